@@ -1,0 +1,3 @@
+//! The reactor (in the making).
+mod fd;
+pub use fd::Fd;
