@@ -69,5 +69,12 @@ pub trait Platform: Send + Sync {
         fd: &Fd,
     ) -> Result<(), IrqError>;
     /// Undoes [`Platform::add_doorbell`] called with the same arguments.
-    fn remove_doorbell(&self, space: Space, address: u64, len: u32, datamatch: Option<u64>, fd: &Fd);
+    fn remove_doorbell(
+        &self,
+        space: Space,
+        address: u64,
+        len: u32,
+        datamatch: Option<u64>,
+        fd: &Fd,
+    );
 }
