@@ -1,0 +1,135 @@
+//! Timers: a tree in front of the one timeout that the loop's wait takes.
+
+use crate::context::Context;
+use crate::local;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context as PollContext, Poll, Waker};
+use std::time::{Duration, Instant};
+
+type Key = (Instant, u64);
+
+/// The timers of one context, by deadline. Same deadline: in the order they were set.
+pub(crate) struct Timers {
+    waiting: BTreeMap<Key, Waker>,
+    next_id: u64,
+}
+
+impl Timers {
+    pub(crate) fn new() -> Self {
+        Self { waiting: BTreeMap::new(), next_id: 0 }
+    }
+
+    fn insert(&mut self, deadline: Instant, waker: Waker) -> Key {
+        let key = (deadline, self.next_id);
+        self.next_id += 1;
+        self.waiting.insert(key, waker);
+        key
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.waiting.first_key_value().map(|((deadline, _), _)| *deadline)
+    }
+
+    /// Takes one timer that is due; the caller wakes it without a borrow of the tree.
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Waker> {
+        let entry = self.waiting.first_entry()?;
+        (entry.key().0 <= now).then(|| entry.remove())
+    }
+
+    pub(crate) fn clear(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.waiting).into_values().collect()
+    }
+}
+
+/// Waits until a moment; see [`sleep_until`].
+#[must_use = "a timer does nothing unless it is awaited"]
+pub struct Sleep {
+    deadline: Instant,
+    armed: Option<(Context, Key)>,
+}
+
+impl Sleep {
+    /// When it ends.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    fn disarm(&mut self) {
+        let Some((context, key)) = self.armed.take() else { return };
+        if context.is_current() {
+            let waker = local::with(|local| local.timers.borrow_mut().waiting.remove(&key));
+            drop(waker);
+        } else {
+            context.schedule_named_bh("timer cancel", move || {
+                let waker = local::with(|local| local.timers.borrow_mut().waiting.remove(&key));
+                drop(waker);
+            });
+        }
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut PollContext<'_>) -> Poll<()> {
+        if Instant::now() >= self.deadline {
+            self.disarm();
+            return Poll::Ready(());
+        }
+        // Armed anew at each poll: the waker may be another, and the task may have hopped.
+        self.disarm();
+        let deadline = self.deadline;
+        self.armed = Some(local::with(|local| {
+            let key = local.timers.borrow_mut().insert(deadline, cx.waker().clone());
+            (local.context.clone(), key)
+        }));
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.disarm();
+    }
+}
+
+/// Waits until `deadline`. On a reactor only; dropping the future cancels the timer.
+pub fn sleep_until(deadline: Instant) -> Sleep {
+    Sleep { deadline, armed: None }
+}
+
+/// Waits for `duration` from now. On a reactor only; dropping the future cancels the timer.
+pub fn sleep(duration: Duration) -> Sleep {
+    let now = Instant::now();
+    // A moment that the clock cannot express is as good as never.
+    let never = Duration::from_secs(60 * 60 * 24 * 365 * 100);
+    sleep_until(now.checked_add(duration).unwrap_or(now + never))
+}
+
+/// The time given to [`timeout`] was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elapsed;
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the time limit has passed")
+    }
+}
+
+impl std::error::Error for Elapsed {}
+
+/// Awaits `future` for `limit` at most; drops it when the time is over.
+pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = pin!(future);
+    let mut timer = pin!(sleep(limit));
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        timer.as_mut().poll(cx).map(|()| Err(Elapsed))
+    })
+    .await
+}
