@@ -1,1 +1,2 @@
-//! To be written.
+//! The monitor (in the making).
+pub mod wire;
