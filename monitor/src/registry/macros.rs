@@ -1,0 +1,155 @@
+//! One declaration for a type's Rust form, its description, its reading and its writing.
+
+/// Declares an object type: a Rust struct whose members have a name on the wire and
+/// documentation, both of which go into its description.
+///
+/// ```
+/// monitor::qapi_struct! {
+///     /// Where and how much.
+///     pub struct Range {
+///         /// First byte.
+///         pub start: u64 = "start",
+///         /// Bytes; to the end when absent.
+///         pub length: Option<u64> = "length",
+///     }
+/// }
+/// ```
+#[macro_export]
+macro_rules! qapi_struct {
+    (
+        $(#[doc = $doc:literal])*
+        pub struct $name:ident {
+            $(
+                $(#[doc = $member_doc:literal])*
+                pub $member:ident: $ty:ty = $wire:literal,
+            )*
+        }
+    ) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $name {
+            $(
+                $(#[doc = $member_doc])*
+                pub $member: $ty,
+            )*
+        }
+
+        impl $crate::registry::Qapi for $name {
+            const TYPE: $crate::registry::Type =
+                $crate::registry::Type::Struct(<Self as $crate::registry::QapiStruct>::INFO);
+
+            fn read(
+                value: $crate::registry::Value,
+                at: $crate::registry::At<'_>,
+            ) -> ::std::result::Result<Self, $crate::QmpError> {
+                match value {
+                    $crate::registry::Value::Object(members) => {
+                        <Self as $crate::registry::QapiStruct>::read_members(members, at)
+                    }
+                    _ => Err($crate::registry::mistyped(at, "object")),
+                }
+            }
+
+            fn write(&self, writer: &mut $crate::wire::Writer) {
+                writer.begin_object();
+                $( $crate::registry::Qapi::write_member(&self.$member, $wire, writer); )*
+                writer.end_object();
+            }
+        }
+
+        impl $crate::registry::QapiStruct for $name {
+            const INFO: &'static $crate::registry::StructInfo = &$crate::registry::StructInfo {
+                name: ::std::stringify!($name),
+                doc: ::std::concat!($($doc, "\n",)*),
+                members: &[
+                    $(
+                        $crate::registry::MemberInfo {
+                            name: $wire,
+                            doc: ::std::concat!($($member_doc, "\n",)*),
+                            ty: <$ty as $crate::registry::Qapi>::TYPE,
+                            optional: <$ty as $crate::registry::Qapi>::OPTIONAL,
+                        },
+                    )*
+                ],
+            };
+
+            #[allow(unused_mut, reason = "a struct may have no members")]
+            fn read_members(
+                mut members: $crate::registry::Members,
+                at: $crate::registry::At<'_>,
+            ) -> ::std::result::Result<Self, $crate::QmpError> {
+                let value = Self {
+                    $( $member: $crate::registry::take_member(&mut members, $wire, at)?, )*
+                };
+                $crate::registry::refuse_rest(&members, at)?;
+                Ok(value)
+            }
+        }
+    };
+}
+
+/// Declares an enumeration: a Rust enum whose variants have a word on the wire and documentation.
+#[macro_export]
+macro_rules! qapi_enum {
+    (
+        $(#[doc = $doc:literal])*
+        pub enum $name:ident {
+            $(
+                $(#[doc = $variant_doc:literal])*
+                $variant:ident = $wire:literal,
+            )*
+        }
+    ) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $(
+                $(#[doc = $variant_doc])*
+                $variant,
+            )*
+        }
+
+        impl $name {
+            /// The word on the wire.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $( Self::$variant => $wire, )*
+                }
+            }
+        }
+
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
+        impl $crate::registry::Qapi for $name {
+            const TYPE: $crate::registry::Type =
+                $crate::registry::Type::Enum(&$crate::registry::EnumInfo {
+                    name: ::std::stringify!($name),
+                    doc: ::std::concat!($($doc, "\n",)*),
+                    values: &[
+                        $( ($wire, ::std::concat!($($variant_doc, "\n",)*)), )*
+                    ],
+                });
+
+            fn read(
+                value: $crate::registry::Value,
+                at: $crate::registry::At<'_>,
+            ) -> ::std::result::Result<Self, $crate::QmpError> {
+                let $crate::registry::Value::String(word) = value else {
+                    return Err($crate::registry::mistyped(at, "string"));
+                };
+                match word.as_str() {
+                    $( $wire => Ok(Self::$variant), )*
+                    _ => Err($crate::registry::unknown_word(at, &word)),
+                }
+            }
+
+            fn write(&self, writer: &mut $crate::wire::Writer) {
+                writer.str(self.name());
+            }
+        }
+    };
+}
