@@ -158,8 +158,7 @@ fn local_tasks_share_without_send() {
                 for adder in adders {
                     adder.await.unwrap();
                 }
-                let sum = *shared.borrow();
-                sum
+                Rc::try_unwrap(shared).unwrap().into_inner()
             })
             .await
             .unwrap()
@@ -261,8 +260,7 @@ fn timers_fire_in_order_of_their_deadlines() {
         for task in tasks {
             task.await.unwrap();
         }
-        let order = log.lock().unwrap().clone();
-        order
+        std::mem::take(&mut *log.lock().unwrap())
     });
     assert_eq!(order, [0, 10, 20, 30]);
 }
@@ -334,6 +332,9 @@ fn watchdog_names_the_task_that_blocks() {
     assert!(stalls.iter().any(|s| s.name == "the culprit" && s.context == "core-0"), "{stalls:?}");
 }
 
+const THREADS: usize = 4;
+const EACH: usize = 2000;
+
 #[test]
 fn wakes_from_foreign_threads_are_not_lost() {
     with(|reactors| async move {
@@ -341,8 +342,6 @@ fn wakes_from_foreign_threads_are_not_lost() {
         let count = Arc::new(AtomicUsize::new(0));
         let (done, all_done) = reactor::sync::oneshot::channel();
         let done = Arc::new(Mutex::new(Some(done)));
-        const THREADS: usize = 4;
-        const EACH: usize = 2000;
         let threads: Vec<_> = (0..THREADS)
             .map(|_| {
                 let (core, count, done) = (core.clone(), Arc::clone(&count), Arc::clone(&done));
