@@ -1,0 +1,126 @@
+//! A platform that keeps what devices do to it, for tests.
+
+use reactor::Fd;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use vcpu::bus::Space;
+use vcpu::irq::{IrqError, IrqLine, MsiMessage, MsiVector, Platform};
+
+/// One input of the interrupt controllers: every level it was driven to.
+#[derive(Default)]
+pub(crate) struct TestLine(Mutex<Vec<bool>>);
+
+impl TestLine {
+    pub(crate) fn high(&self) -> bool {
+        self.0.lock().unwrap().last().copied().unwrap_or(false)
+    }
+
+    /// Low to high changes so far.
+    pub(crate) fn edges(&self) -> usize {
+        let levels = self.0.lock().unwrap();
+        let before = std::iter::once(false).chain(levels.iter().copied());
+        before.zip(levels.iter()).filter(|(before, now)| !before && **now).count()
+    }
+}
+
+impl IrqLine for TestLine {
+    fn set_level(&self, high: bool) {
+        self.0.lock().unwrap().push(high);
+    }
+}
+
+/// A message vector: where it is routed to, and every change of that.
+pub(crate) struct TestVector {
+    fd: Fd,
+    routed: Mutex<Vec<Option<MsiMessage>>>,
+    pub(crate) signalled: AtomicBool,
+}
+
+impl TestVector {
+    fn new() -> Self {
+        let null = File::open("/dev/null").expect("every Linux has /dev/null");
+        Self {
+            fd: Fd::from(OwnedFd::from(null)),
+            routed: Mutex::default(),
+            signalled: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn route_now(&self) -> Option<MsiMessage> {
+        self.routed.lock().unwrap().last().copied().flatten()
+    }
+
+    pub(crate) fn routes(&self) -> usize {
+        self.routed.lock().unwrap().len()
+    }
+}
+
+impl MsiVector for TestVector {
+    fn eventfd(&self) -> &Fd {
+        &self.fd
+    }
+
+    fn route(&self, message: Option<MsiMessage>) -> Result<(), IrqError> {
+        self.routed.lock().unwrap().push(message);
+        if message.is_some() {
+            self.signalled.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn pending(&self) -> bool {
+        self.signalled.load(Ordering::Relaxed) && self.route_now().is_none()
+    }
+}
+
+/// The platform.
+pub(crate) struct TestPlatform {
+    pub(crate) lines: Vec<Arc<TestLine>>,
+    pub(crate) vectors: Mutex<Vec<Arc<TestVector>>>,
+}
+
+impl TestPlatform {
+    pub(crate) fn new() -> Arc<Self> {
+        let lines = (0..24).map(|_| Arc::default()).collect();
+        Arc::new(Self { lines, vectors: Mutex::default() })
+    }
+
+    pub(crate) fn vector(&self, index: usize) -> Arc<TestVector> {
+        Arc::clone(&self.vectors.lock().unwrap()[index])
+    }
+}
+
+impl Platform for TestPlatform {
+    fn msi_vector(&self) -> Result<Arc<dyn MsiVector>, IrqError> {
+        let vector = Arc::new(TestVector::new());
+        self.vectors.lock().unwrap().push(Arc::clone(&vector));
+        Ok(vector)
+    }
+
+    fn irq_line(&self, gsi: u32) -> Arc<dyn IrqLine> {
+        self.lines[gsi as usize].clone()
+    }
+
+    fn add_doorbell(
+        &self,
+        _space: Space,
+        _address: u64,
+        _len: u32,
+        _datamatch: Option<u64>,
+        _fd: &Fd,
+    ) -> Result<(), IrqError> {
+        Ok(())
+    }
+
+    fn remove_doorbell(
+        &self,
+        _space: Space,
+        _address: u64,
+        _len: u32,
+        _datamatch: Option<u64>,
+        _fd: &Fd,
+    ) {
+    }
+}
