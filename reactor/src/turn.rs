@@ -57,10 +57,12 @@ impl Loop {
             for hook in &registry.hooks {
                 hook.turn_begin();
             }
-            let busy = self.work();
+            let mut busy = self.work();
             for hook in &registry.hooks {
                 hook.turn_end();
             }
+            // The end of a turn may wake a task here, as the end of a read-side section does.
+            busy |= self.local.ready_len() > 0;
             self.wait(busy)?;
             self.reap();
             self.publish_counters();
