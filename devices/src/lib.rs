@@ -3,15 +3,18 @@
 //! | module | what lives there | which thread runs it |
 //! |---|---|---|
 //! | [`board`] | everything at fixed addresses, made and mapped in one go | `main` |
-//! | [`pci`] | the root bus, functions, BARs, MSI-X, INTx | vCPU threads; plugging and reset in `main` |
-//! | [`acpi`] | the tables a guest finds the machine by, and the power management registers | vCPU threads |
+//! | [`pci`] | the root bus, functions, BARs, MSI-X, INTx | vCPU threads; changes in `main` |
+//! | [`acpi`] | tables that describe the machine, power management registers | vCPU threads |
+//! | [`virtio`] | virtio devices: transport, queues, the block device | vCPU threads; queues on cores |
+//! | [`block`] | disks: images, locking, the way to storage | `main`; data on cores |
 //! | [`legacy`] | serial port, clock, keyboard controller, debug ports, fw_cfg | vCPU threads |
 //! | [`clock`], [`request`] | the time devices see, what guests ask of the machine | any |
 //!
-//! Devices know `vcpu`'s address spaces and its [`Platform`](vcpu::irq::Platform), never KVM, and never
-//! the monitor: what they have to say goes through callbacks that the program hands in.
+//! Devices know `vcpu`'s address spaces and its [`Platform`](vcpu::irq::Platform), never KVM, and
+//! never the monitor: what they have to say goes through callbacks that the program hands in.
 
 pub mod acpi;
+pub mod block;
 pub mod board;
 pub mod clock;
 pub mod legacy;
@@ -19,6 +22,7 @@ pub mod pci;
 pub mod request;
 #[cfg(test)]
 mod test_platform;
+pub mod virtio;
 
 pub use clock::{Clock, HostClock};
 pub use request::{GuestRequest, RequestSink};

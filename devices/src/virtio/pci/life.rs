@@ -1,0 +1,173 @@
+//! A device's life: from DRIVER_OK to the end of a reset.
+//!
+//! ```text
+//!   Idle ── DRIVER_OK: one task a queue ──▶ Live ── status 0: doorbells off, tasks told ──▶ Resetting
+//!     ▲                                                                                        │
+//!     └──────────── the last task has let go of guest memory: status reads 0 ◀─────────────────┘
+//! ```
+
+use super::super::device::{QueueSetup, Stop};
+use super::super::interrupt::{Fault, QueueInterrupt};
+use super::super::queue::Virtqueue;
+use super::Transport;
+use super::common::Registers;
+use std::future::poll_fn;
+use std::sync::{Arc, Weak};
+use std::task::Poll;
+
+/// Shared by the queues' tasks: when the last one drops it, nothing is served any more.
+pub(super) struct Served(Weak<Transport>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let Some(transport) = self.0.upgrade() {
+            transport.finish_reset();
+        }
+    }
+}
+
+/// What is live.
+pub(super) struct Live {
+    served: Arc<Served>,
+    queues: Vec<(u16, Stop)>,
+}
+
+/// Where the device is in its life.
+pub(super) enum Life {
+    Idle,
+    Live(Live),
+    Resetting,
+}
+
+impl Life {
+    pub(super) fn is_resetting(&self) -> bool {
+        matches!(self, Self::Resetting)
+    }
+}
+
+impl Transport {
+    /// The driver has set DRIVER_OK: every enabled queue gets its task.
+    pub(super) fn go_live(&self, regs: &mut Registers) {
+        self.interrupts.set_live(true);
+        let served = Arc::new(Served(self.this.clone()));
+        regs.life = Life::Live(Live { served, queues: Vec::new() });
+        if self.interrupts.needs_reset() {
+            return self.interrupts.announce_failure();
+        }
+        for index in 0..regs.queues.len() as u16 {
+            if regs.queues[usize::from(index)].enabled {
+                self.start_queue(regs, index);
+            }
+        }
+        self.update_doorbells(regs);
+    }
+
+    /// A queue was enabled: it starts now if the device is live.
+    pub(super) fn queue_enabled(&self, regs: &mut Registers, index: u16) {
+        if matches!(regs.life, Life::Live(_)) && !self.interrupts.needs_reset() {
+            self.start_queue(regs, index);
+            self.update_doorbells(regs);
+        }
+    }
+
+    fn update_doorbells(&self, regs: &Registers) {
+        if let Life::Live(live) = &regs.life {
+            self.doorbells.set_live(live.queues.iter().map(|(index, _)| *index).collect());
+        }
+    }
+
+    /// Starts the task of queue `index` on its core.
+    fn start_queue(&self, regs: &mut Registers, index: u16) {
+        let features = regs.driver_features();
+        let queue = regs.queues[usize::from(index)];
+        let Life::Live(live) = &mut regs.life else { return };
+        let Some(doorbell) = self.doorbells.eventfd(index) else { return };
+        let queue = match Virtqueue::new(&queue.layout, queue.max, features, &self.ram) {
+            Ok(queue) => queue,
+            Err(error) => return self.interrupts.fail(&format_args!("queue {index}: {error}")),
+        };
+        let stop = Stop::default();
+        let setup = QueueSetup {
+            index,
+            queue,
+            features,
+            doorbell: doorbell.clone(),
+            stop: stop.clone(),
+            interrupt: QueueInterrupt::new(Arc::clone(&self.interrupts), index),
+            fault: Fault(Arc::clone(&self.interrupts)),
+        };
+        live.queues.push((index, stop));
+        let (device, served) = (Arc::clone(&self.device), Arc::clone(&live.served));
+        let core = &self.cores[usize::from(index) % self.cores.len()];
+        let task = core.spawn_local_with("virtqueue", move || async move {
+            device.serve(setup).await;
+            drop(served);
+        });
+        drop(task);
+    }
+
+    /// Starts a reset; it is over at once if nothing was live. Any thread; does not wait.
+    pub(super) fn begin_reset(&self) {
+        let mut regs = self.lock();
+        match std::mem::replace(&mut regs.life, Life::Resetting) {
+            Life::Resetting => {}
+            Life::Idle => self.reset_registers(&mut regs),
+            Life::Live(live) => {
+                self.interrupts.set_live(false);
+                self.doorbells.set_live(Vec::new());
+                // Not under the lock: if no task is left, dropping `served` ends the reset here.
+                drop(regs);
+                self.stop_queues(live);
+            }
+        }
+    }
+
+    fn stop_queues(&self, live: Live) {
+        for (index, stop) in live.queues {
+            stop.request();
+            self.doorbells.ring(index);
+        }
+    }
+
+    /// Nothing is served any more.
+    fn finish_reset(&self) {
+        let mut regs = self.lock();
+        if regs.life.is_resetting() {
+            self.reset_registers(&mut regs);
+        }
+    }
+
+    fn reset_registers(&self, regs: &mut Registers) {
+        regs.reset();
+        self.interrupts.reset();
+        self.device.reset();
+        regs.life = Life::Idle;
+        for waiter in regs.waiters.drain(..) {
+            waiter.wake();
+        }
+    }
+
+    /// Resolves while no reset is under way.
+    pub(super) async fn quiesced(&self) {
+        poll_fn(|cx| {
+            let mut regs = self.lock();
+            if !regs.life.is_resetting() {
+                return Poll::Ready(());
+            }
+            if !regs.waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
+                regs.waiters.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        let life = std::mem::replace(&mut self.lock().life, Life::Idle);
+        if let Life::Live(live) = life {
+            self.stop_queues(live);
+        }
+    }
+}

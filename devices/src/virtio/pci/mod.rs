@@ -1,0 +1,263 @@
+//! The PCI transport (section 4.1): a modern device's registers, capabilities and doorbells.
+//!
+//! One 64-bit BAR holds the four structures, another the MSI-X table and its pending bits:
+//!
+//! | offset in BAR 4 | structure | section |
+//! |---|---|---|
+//! | 0x0000 | common configuration | 4.1.4.3 |
+//! | 0x1000 | ISR status | 4.1.4.5 |
+//! | 0x2000 | device configuration | 4.1.4.6 |
+//! | 0x3000 | notification, 4 bytes a queue | 4.1.4.4 |
+//!
+//! A fifth capability opens a window on them in configuration space (section 4.1.4.9).
+
+mod capability;
+mod common;
+mod doorbell;
+mod life;
+
+use super::device::VirtioDevice;
+use super::interrupt::{ConfigNotifier, Interrupts};
+use super::{Ram, features};
+use crate::pci::{
+    Bar, ConfigSpace, Function, FunctionSpec, Identity, IntxPin, LayoutError, Msix, MsixPlace,
+    PciDevice,
+};
+use capability::CfgWindow;
+use common::Registers;
+use doorbell::Doorbells;
+use reactor::Context;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use vcpu::irq::{IrqError, Platform};
+
+const VENDOR: u16 = 0x1af4;
+/// PCI device ID of a modern device, less its type (section 4.1.2.1).
+const DEVICE_BASE: u16 = 0x1040;
+const SUBSYSTEM: u16 = 0x1100;
+
+const STRUCTURES_BAR: usize = 4;
+const STRUCTURES_SIZE: u64 = 0x4000;
+const COMMON: u64 = 0x0000;
+const ISR: u64 = 0x1000;
+const DEVICE: u64 = 0x2000;
+const NOTIFY: u64 = 0x3000;
+/// Bytes of each structure's part of the BAR.
+const PART: u64 = 0x1000;
+/// Bytes from one queue's doorbell to the next.
+const NOTIFY_STEP: u64 = 4;
+const QUEUES_MAX: usize = (PART / NOTIFY_STEP) as usize;
+
+const MSIX_BAR: usize = 1;
+const MSIX_PBA_MIN: u64 = 0x800;
+
+/// Why a virtio PCI function cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum VirtioPciError {
+    /// No queue, too many, or one of an impossible size.
+    #[error(
+        "{0}: a virtio device has 1 to {QUEUES_MAX} queues, each of a power of two up to 32768"
+    )]
+    Queues(String),
+    /// No context to run queues on.
+    #[error("{0}: a virtio device needs one core context at least")]
+    NoCores(String),
+    /// Vectors or doorbells ran out.
+    #[error(transparent)]
+    Interrupts(#[from] IrqError),
+    /// The registers do not fit.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// No eventfd for a doorbell.
+    #[error("{name}: making the doorbell of a queue failed: {source}")]
+    Doorbell {
+        /// The device.
+        name: String,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+}
+
+/// A virtio device as a PCI function: the handle that the machine keeps. Clones are cheap.
+#[derive(Clone)]
+pub struct VirtioPci {
+    transport: Arc<Transport>,
+    function: Arc<Function>,
+}
+
+impl VirtioPci {
+    /// Makes the function of `device`. Queue `i` is served on `cores[i % cores.len()]`; `name`
+    /// is the function's id and appears in messages.
+    ///
+    /// In `main`; may take the accelerator's locks.
+    pub fn new(
+        name: impl Into<String>,
+        device: Arc<dyn VirtioDevice>,
+        ram: Arc<Ram>,
+        platform: Arc<dyn Platform>,
+        cores: Vec<Context>,
+    ) -> Result<Self, VirtioPciError> {
+        let name = name.into();
+        let sizes = device.queue_sizes();
+        let sound = |size: &u16| size.is_power_of_two() && *size <= 1 << 15;
+        if sizes.is_empty() || sizes.len() > QUEUES_MAX || !sizes.iter().all(sound) {
+            return Err(VirtioPciError::Queues(name));
+        }
+        if cores.is_empty() {
+            return Err(VirtioPciError::NoCores(name));
+        }
+        let queues = sizes.len() as u16;
+        let msix = Msix::new(&*platform, queues + 1)?;
+        let pin = IntxPin::new();
+        let (spec, window) = declare(&*device, &msix, &pin)?;
+        let doorbells = Doorbells::new(platform, queues)
+            .map_err(|source| VirtioPciError::Doorbell { name: name.clone(), source })?;
+        let interrupts = Interrupts::new(name.clone(), sizes.len(), msix, pin);
+        let transport = Arc::new_cyclic(|this| Transport {
+            this: this.clone(),
+            registers: Mutex::new(Registers::new(device.queue_sizes())),
+            name: name.clone(),
+            interrupts: Arc::new(interrupts),
+            doorbells,
+            window,
+            device,
+            ram,
+            cores,
+        });
+        transport.device.attach(ConfigNotifier(Arc::clone(&transport.interrupts)));
+        let function = Function::new(name, spec, Arc::clone(&transport) as Arc<dyn PciDevice>);
+        Ok(Self { transport, function })
+    }
+
+    /// What to plug into the PCI root.
+    pub fn function(&self) -> &Arc<Function> {
+        &self.function
+    }
+
+    /// Waits until no reset is under way. After a reset of the function (the machine's or the
+    /// guest's) no queue's memory is touched any more from then on, until the driver starts again.
+    pub async fn quiesced(&self) {
+        self.transport.quiesced().await;
+    }
+
+    /// Resets the device and waits until that is done: no request is in flight afterwards.
+    pub async fn shutdown(&self) {
+        self.transport.begin_reset();
+        self.transport.quiesced().await;
+    }
+}
+
+fn declare(
+    device: &dyn VirtioDevice,
+    msix: &Arc<Msix>,
+    pin: &Arc<IntxPin>,
+) -> Result<(FunctionSpec, CfgWindow), LayoutError> {
+    let mut spec = FunctionSpec::new(Identity {
+        vendor: VENDOR,
+        device: DEVICE_BASE + device.device_type(),
+        revision: 1,
+        class: device.pci_class(),
+        subsystem_vendor: VENDOR,
+        subsystem: SUBSYSTEM,
+    });
+    let pba_offset = msix.table_size().max(MSIX_PBA_MIN);
+    let msix_size = (pba_offset + msix.pba_size()).next_power_of_two().max(PART);
+    spec.bar(MSIX_BAR, Bar::memory32(msix_size))?;
+    spec.bar(STRUCTURES_BAR, Bar::memory64(STRUCTURES_SIZE))?;
+    let window = capability::declare(&mut spec)?;
+    let place = MsixPlace {
+        table_bar: MSIX_BAR,
+        table_offset: 0,
+        pba_bar: MSIX_BAR,
+        pba_offset: pba_offset as u32,
+    };
+    spec.msix(msix, place)?;
+    spec.intx(pin);
+    Ok((spec, window))
+}
+
+/// The device's side of the function.
+struct Transport {
+    this: Weak<Transport>,
+    name: String,
+    device: Arc<dyn VirtioDevice>,
+    ram: Arc<Ram>,
+    /// Queue `i` lives on number `i`, counted round.
+    cores: Vec<Context>,
+    interrupts: Arc<Interrupts>,
+    doorbells: Doorbells,
+    window: CfgWindow,
+    registers: Mutex<Registers>,
+}
+
+impl Transport {
+    /// Held for a few instructions, or for one change of doorbells.
+    fn lock(&self) -> MutexGuard<'_, Registers> {
+        self.registers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn offered_features(&self) -> u64 {
+        self.device.features() | features::VERSION_1
+    }
+
+    fn read_structures(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        match (offset & !(PART - 1), offset & (PART - 1)) {
+            (COMMON, at) => self.read_common(at, data),
+            (ISR, 0) => {
+                if let Some(first) = data.first_mut() {
+                    *first = self.interrupts.take_isr();
+                }
+            }
+            (DEVICE, at) => self.device.config_read(at, data),
+            _ => {}
+        }
+    }
+
+    fn write_structures(&self, offset: u64, data: &[u8]) {
+        match (offset & !(PART - 1), offset & (PART - 1)) {
+            (COMMON, at) => self.write_common(at, data),
+            (DEVICE, at) => {
+                let features = self.lock().driver_features();
+                self.device.config_write(at, data, features);
+            }
+            // Where the accelerator turns the write into an event itself, it never comes here.
+            (NOTIFY, at) => self.doorbells.ring((at / NOTIFY_STEP) as u16),
+            _ => {}
+        }
+    }
+}
+
+impl PciDevice for Transport {
+    fn bar_read(&self, bar: usize, offset: u64, data: &mut [u8]) {
+        if bar == STRUCTURES_BAR { self.read_structures(offset, data) } else { data.fill(0) }
+    }
+
+    fn bar_write(&self, bar: usize, offset: u64, data: &[u8]) {
+        if bar == STRUCTURES_BAR {
+            self.write_structures(offset, data);
+        }
+    }
+
+    fn bar_mapped(&self, bar: usize, base: Option<u64>) {
+        if bar == STRUCTURES_BAR {
+            self.doorbells.mapped(base.and_then(|base| base.checked_add(NOTIFY)));
+        }
+    }
+
+    fn config_read(&self, regs: &ConfigSpace, offset: u16, data: &mut [u8]) -> bool {
+        self.window.read(self, regs, offset, data)
+    }
+
+    fn config_written(&self, regs: &ConfigSpace, offset: u16, _data: &[u8]) {
+        self.window.written(self, regs, offset);
+    }
+
+    fn msix_changed(&self, _enabled: bool) {
+        self.interrupts.mode_changed();
+    }
+
+    fn reset(&self) {
+        self.begin_reset();
+    }
+}
