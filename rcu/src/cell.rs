@@ -1,7 +1,7 @@
 //! A published value.
 
+use crate::api::call_rcu;
 use crate::local::Guard;
-use crate::reclaim::call_rcu;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicPtr, Ordering};

@@ -1,16 +1,33 @@
 //! Read-copy-update: readers that never wait, reclamation that waits for them.
-//!
-//! A reader opens a section with [`read`] and may use whatever it finds through [`RcuCell`] until
-//! the [`Guard`] is dropped. A writer publishes a new version and hands the old one to
-//! [`call_rcu`], which runs a function once every section that might see the old one has ended.
-//!
-//! RCU state belongs to the process: threads register themselves at their first read and leave at
-//! their end, reactors pin themselves for the length of a turn ([`turn_hook`]).
 
+mod api;
+mod bell;
+mod callback;
 mod cell;
+mod domain;
+mod drains;
+mod grace;
+mod handover;
+mod home;
+mod leader;
+mod ledger;
 mod local;
-mod reclaim;
+mod membarrier;
+mod part;
+mod primitive;
+mod stall;
+mod stats;
+mod threads;
+mod turn;
+mod worker;
 
+pub use api::{
+    call_rcu, drain_call_rcu, drain_call_rcu_co, synchronize_rcu_co, throttle_call_rcu_co,
+};
 pub use cell::RcuCell;
+pub use domain::{set_pending_max, set_stall_limit};
 pub use local::{Guard, assert_not_pinned, is_pinned, read};
-pub use reclaim::{call_rcu, drain_call_rcu, drain_call_rcu_co, synchronize_rcu_co};
+pub use stall::{Stall, StallHandler, on_stall};
+pub use stats::{Stats, stats};
+pub use threads::{ForceNotifier, add_force_rcu_notifier};
+pub use turn::turn_hook;

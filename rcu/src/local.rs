@@ -1,16 +1,22 @@
 //! What a thread is to RCU: its participant, its nesting depth, and whether it is pinned.
 //!
-//! A thread registers at its first read and leaves when it ends. `epoch::Guard` is taken once, by
-//! the outermost section or by the reactor's turn; what nests inside only counts.
+//! A thread registers at its first read and leaves when it ends. The epoch is pinned once, by the
+//! outermost section or by the reactor's turn; what nests inside only counts.
 
-use crossbeam_epoch::{self as epoch, Collector, LocalHandle};
-use std::cell::Cell;
+use crate::domain::{DOMAIN, Domain};
+use crate::home::Resident;
+use crate::threads::Record;
+use crossbeam_epoch::{self as epoch, LocalHandle};
+use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
+use std::panic::Location;
 use std::ptr::{self, NonNull};
-use std::sync::LazyLock;
+use std::sync::Arc;
 
-/// The collector of this crate; nobody else pins it, so nobody else can hold up a grace period.
-static COLLECTOR: LazyLock<Collector> = LazyLock::new(Collector::new);
+/// The thread's storage is gone: the last guard frees the participant.
+const ORPHAN: u8 = 1;
+/// A guard outlived the turn it was opened in: its end must fence as the turn's would have.
+const CARRIED: u8 = 2;
 
 /// A thread's side of RCU. Only its thread touches it.
 pub(crate) struct Local {
@@ -18,15 +24,20 @@ pub(crate) struct Local {
     depth: Cell<usize>,
     /// Whether a reactor's turn is going on.
     turn: Cell<bool>,
+    /// `ORPHAN`, `CARRIED`.
+    rare: Cell<u8>,
     /// Set exactly while `depth > 0 || turn`.
     pin: Cell<Option<epoch::Guard>>,
-    /// The thread's storage is gone; the last guard frees this.
-    orphan: Cell<bool>,
+    record: Arc<Record>,
+    domain: &'static Domain,
+    /// Where this thread's callbacks run, if it is a reactor and has asked.
+    resident: RefCell<Option<Resident>>,
+    /// After `pin`, so that it is dropped after it.
     handle: LocalHandle,
 }
 
 thread_local! {
-    /// Null until the first read and again after the thread's storage is gone.
+    /// Null until the first read, and again once the thread's storage is gone.
     static CURRENT: Cell<*const Local> = const { Cell::new(ptr::null()) };
     static OWNER: Owner = Owner::register();
 }
@@ -36,7 +47,7 @@ struct Owner(*const Local);
 
 impl Owner {
     fn register() -> Self {
-        let local = Local::allocate(false);
+        let local = Local::allocate(0);
         CURRENT.set(local);
         Self(local)
     }
@@ -45,33 +56,46 @@ impl Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         CURRENT.set(ptr::null());
-        // SAFETY: allocated by `register`; freed here unless guards are still open, in which case
-        // the last of them does.
+        // SAFETY: allocated by `register`; freed below, unless guards are still open (in other
+        // thread-local values), in which case the last of them frees it.
         let local = unsafe { &*self.0 };
         local.end_turn();
         if local.depth.get() == 0 {
             Local::free(self.0);
         } else {
-            local.orphan.set(true);
+            local.rare.set(local.rare.get() | ORPHAN);
         }
     }
 }
 
 impl Local {
-    fn allocate(orphan: bool) -> *const Self {
-        Box::into_raw(Box::new(Self {
+    #[cold]
+    fn allocate(rare: u8) -> *const Self {
+        let domain = &*DOMAIN;
+        let record = Arc::new(Record::new());
+        let local = Self {
             depth: Cell::new(0),
             turn: Cell::new(false),
+            rare: Cell::new(rare),
             pin: Cell::new(None),
-            orphan: Cell::new(orphan),
-            handle: COLLECTOR.register(),
-        }))
+            record: Arc::clone(&record),
+            domain,
+            resident: RefCell::new(None),
+            handle: domain.collector.register(),
+        };
+        domain.threads.add(record);
+        Box::into_raw(Box::new(local))
     }
 
+    #[cold]
     fn free(this: *const Self) {
         // SAFETY: `this` came from `allocate`; the callers are the thread's end with no section
         // open, and the last guard of an orphan: either is the last use.
-        drop(unsafe { Box::from_raw(this.cast_mut()) });
+        let local = unsafe { Box::from_raw(this.cast_mut()) };
+        // Unregistered first: leaving the collector pins for a moment, and a grace period that finds
+        // itself held up by nobody it knows tries again instead of sleeping.
+        local.domain.threads.remove(&local.record);
+        drop(local);
     }
 
     /// This thread's, registering it where needed.
@@ -83,16 +107,21 @@ impl Local {
 
     #[cold]
     fn current_slow() -> *const Self {
-        // A thread whose storage is already being torn down gets a participant for one section.
-        OWNER.try_with(|owner| owner.0).unwrap_or_else(|_| Self::allocate(true))
+        // A thread whose storage is being torn down gets a participant for one section.
+        OWNER.try_with(|owner| owner.0).unwrap_or_else(|_| Self::allocate(ORPHAN))
     }
 
     #[inline]
-    fn enter(&self) {
+    fn enter(&self, place: &'static Location<'static>) {
         let depth = self.depth.get();
         self.depth.set(depth + 1);
-        if depth == 0 && !self.turn.get() {
-            self.pin.set(Some(self.handle.pin()));
+        if depth == 0 {
+            if self.turn.get() {
+                self.record.set_place(Some(place));
+            } else {
+                self.record.pinning(Some(place));
+                self.pin.set(Some(self.handle.pin()));
+            }
         }
     }
 
@@ -104,47 +133,104 @@ impl Local {
         local.depth.set(depth);
         if depth == 0 && !local.turn.get() {
             drop(local.pin.take());
-            if local.orphan.get() {
-                Self::free(this);
+            local.record.unpinned();
+            local.domain.bell.leave(&local.record.mark);
+            if local.rare.get() != 0 {
+                Self::leave_rare(this);
             }
         }
     }
 
-    /// Defers `token` and tries to move the epoch on.
+    #[cold]
+    fn leave_rare(this: *const Self) {
+        // SAFETY: as in `leave`.
+        let local = unsafe { &*this };
+        let rare = local.rare.replace(0);
+        if rare & CARRIED != 0 {
+            local.domain.bell.leave_fenced(&local.record.mark);
+        }
+        if rare & ORPHAN != 0 {
+            Self::free(this);
+        }
+    }
+
+    /// A reactor's turn begins on this thread.
+    pub(crate) fn begin_turn(&self) {
+        if self.turn.replace(true) {
+            return;
+        }
+        if self.depth.get() == 0 {
+            self.record.pinning(None);
+            self.pin.set(Some(self.handle.pin()));
+        }
+    }
+
+    /// The turn is over.
+    pub(crate) fn end_turn(&self) {
+        if !self.turn.replace(false) {
+            return;
+        }
+        if self.depth.get() == 0 {
+            drop(self.pin.take());
+            self.record.unpinned();
+            self.domain.bell.leave_fenced(&self.record.mark);
+        } else {
+            self.rare.set(self.rare.get() | CARRIED);
+        }
+    }
+
+    /// Defers `token` on this thread's participant and sends it on its way.
     pub(crate) fn defer(&self, token: impl FnOnce() + Send + 'static) {
         let guard = self.handle.pin();
         guard.defer(token);
         guard.flush();
     }
 
-    /// Tries to move the epoch on.
+    /// Tries to move the epoch on. The turn's own pin moves along; a section on this very thread
+    /// (a suspended local task that holds a guard) does not.
     pub(crate) fn advance(&self) {
-        self.handle.pin().flush();
-    }
-
-    pub(crate) fn begin_turn(&self) {
-        if !self.turn.replace(true) && self.depth.get() == 0 {
-            self.pin.set(Some(self.handle.pin()));
+        match self.pin.take() {
+            None => self.handle.pin().flush(),
+            Some(mut guard) => {
+                if self.depth.get() == 0 {
+                    guard.repin();
+                }
+                guard.flush();
+                self.pin.set(Some(guard));
+            }
         }
     }
 
-    pub(crate) fn end_turn(&self) {
-        if self.turn.replace(false) && self.depth.get() == 0 {
-            drop(self.pin.take());
-        }
+    /// Whether a section is open on this thread: its pin cannot be moved along.
+    pub(crate) fn in_section(&self) -> bool {
+        self.depth.get() > 0
+    }
+
+    pub(crate) fn record(&self) -> &Arc<Record> {
+        &self.record
+    }
+
+    pub(crate) fn resident(&self) -> &RefCell<Option<Resident>> {
+        &self.resident
     }
 }
 
-/// Runs `f` on this thread's participant, unless the thread's storage is gone.
+/// Runs `f` on this thread's participant; `None` once the thread's storage is gone.
 pub(crate) fn with_local<R>(f: impl FnOnce(&Local) -> R) -> Option<R> {
     // SAFETY: the owner keeps it alive while its thread's storage exists.
     OWNER.try_with(|owner| f(unsafe { &*owner.0 })).ok()
 }
 
-/// An open read-side section: nothing that was reachable when it began is reclaimed before it ends.
+/// This thread's record, for what outlives the thread's storage a fresh one that nobody looks at.
+pub(crate) fn current_record() -> Arc<Record> {
+    with_local(|local| Arc::clone(&local.record)).unwrap_or_else(|| Arc::new(Record::new()))
+}
+
+/// An open read-side section: nothing that could be reached when it began is reclaimed before it
+/// ends.
 ///
 /// Sections nest. A guard stays on its thread, so a task that may hop cannot hold one across an
-/// `.await`.
+/// `.await`: the compiler refuses the task, whose future is not `Send`.
 #[must_use = "the section ends when the guard is dropped"]
 pub struct Guard {
     local: NonNull<Local>,
@@ -153,13 +239,17 @@ pub struct Guard {
 }
 
 /// Opens a read-side section (`rcu_read_lock`). Any thread; never blocks.
+///
+/// Inside a reactor's turn or another section this only counts; otherwise it pins the thread, which
+/// holds up every grace period until the guard is dropped. Keep sections short, and never sleep in one.
 #[inline]
+#[track_caller]
 pub fn read() -> Guard {
     let local = Local::current();
-    // SAFETY: `current` gives this thread's participant, or a fresh one that this guard frees.
-    let local = unsafe { NonNull::new_unchecked(local.cast_mut()) };
-    // SAFETY: as above.
-    unsafe { local.as_ref() }.enter();
+    // SAFETY: `current` gives this thread's participant, or a fresh one that this guard frees; it
+    // is not null and outlives the guard.
+    let (local, this) = unsafe { (NonNull::new_unchecked(local.cast_mut()), &*local) };
+    this.enter(Location::caller());
     Guard { local, thread: PhantomData }
 }
 
@@ -170,7 +260,14 @@ impl Drop for Guard {
     }
 }
 
+impl std::fmt::Debug for Guard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("rcu::Guard")
+    }
+}
+
 /// Whether this thread holds up grace periods: it is in a section or in a reactor's turn.
+#[inline]
 pub fn is_pinned() -> bool {
     let local = CURRENT.get();
     if local.is_null() {
@@ -181,8 +278,9 @@ pub fn is_pinned() -> bool {
     local.depth.get() > 0 || local.turn.get()
 }
 
-/// Panics when this thread is pinned: to be called before `KVM_RUN` and before any sleep, where a pin
-/// would hold up every grace period.
+/// Panics when this thread [is pinned](is_pinned). To be called where the thread is about to sleep
+/// for an unknown time, as before `KVM_RUN`: a pin would hold up every grace period meanwhile.
+#[inline]
 #[track_caller]
 pub fn assert_not_pinned() {
     assert!(!is_pinned(), "an RCU read-side section is open where the thread is about to sleep");
