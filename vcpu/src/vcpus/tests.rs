@@ -1,0 +1,205 @@
+use super::gather::block_on;
+use super::*;
+use crate::address_space::AddressSpace;
+use crate::bus::Space;
+use crate::testing::{CODE, Machine, PATIENCE, Reporter, code, guest, kvm};
+use vm_memory::{Bytes, GuestAddress};
+
+// Reports 0x41 and sleeps for good, as a guest without interrupts does.
+guest!(
+    ".code32",
+    vt_sleeper,
+    vt_sleeper_end,
+    "movb $0x41, %al",
+    "outb %al, $0xe0",
+    "1: hlt",
+    "jmp 1b",
+);
+
+#[test]
+fn a_guest_runs_sleeps_is_paused_resumed_and_reset() {
+    let Some(kvm) = kvm("a_guest_runs_sleeps_is_paused_resumed_and_reset") else { return };
+    let machine = Machine::flat32(kvm, 1, code!(vt_sleeper, vt_sleeper_end));
+    assert!(machine.vcpus.is_paused());
+    block_on(machine.vcpus.resume()).unwrap();
+    assert_eq!(machine.reported(), 0x41);
+    // Asleep in HLT inside KVM by now, or about to be: the pause gets it out either way.
+    block_on(machine.vcpus.pause()).unwrap();
+    block_on(machine.vcpus.pause()).unwrap();
+    block_on(machine.vcpus.resume()).unwrap();
+    assert!(matches!(block_on(machine.vcpus.reset(|| unreachable!())), Err(VcpuError::NotPaused)));
+    block_on(machine.vcpus.pause()).unwrap();
+    assert!(machine.port.try_recv().is_err(), "nothing ran twice");
+
+    // The guest overwrote its code; the reload puts it back.
+    let boot = BootState::Pvh { entry: CODE as u32, start_info: 0 };
+    let ram = machine.ram.clone();
+    ram.write_slice(&[0xf4; 16], GuestAddress(CODE)).unwrap();
+    let reload = move || {
+        assert_eq!(std::thread::current().name(), Some("CPU 0/KVM"));
+        let code = code!(vt_sleeper, vt_sleeper_end);
+        ram.write_slice(code, GuestAddress(CODE)).expect("the code fits");
+        Ok(boot)
+    };
+    block_on(machine.vcpus.reset(reload)).unwrap();
+    assert!(machine.port.try_recv().is_err(), "still paused");
+    block_on(machine.vcpus.resume()).unwrap();
+    assert_eq!(machine.reported(), 0x41);
+
+    assert_eq!(machine.vcpus.thread_ids().len(), 1);
+    block_on(machine.vcpus.stop()).unwrap();
+    machine.vcpus.join(PATIENCE).unwrap();
+    assert!(matches!(block_on(machine.vcpus.resume()), Err(VcpuError::Ended)));
+    assert!(block_on(machine.vcpus.stop()).is_ok());
+    assert_eq!(machine.vcpus.thread_ids(), [0]);
+}
+
+// Counts on the reporting port without end.
+guest!(
+    ".code32",
+    vt_counter,
+    vt_counter_end,
+    "xorl %eax, %eax",
+    "1: outl %eax, $0xe0",
+    "incl %eax",
+    "jmp 1b",
+);
+
+#[test]
+fn a_pause_is_exact_no_access_is_lost_or_repeated() {
+    let Some(kvm) = kvm("a_pause_is_exact_no_access_is_lost_or_repeated") else { return };
+    let machine = Machine::flat32(kvm, 1, code!(vt_counter, vt_counter_end));
+    let mut next = 0;
+    for _ in 0..50 {
+        block_on(machine.vcpus.resume()).unwrap();
+        assert_eq!(machine.reported(), next);
+        next += 1;
+        block_on(machine.vcpus.pause()).unwrap();
+        while let Ok((_, bytes)) = machine.port.try_recv() {
+            assert_eq!(u32::from_le_bytes(bytes.try_into().unwrap()), next);
+            next += 1;
+        }
+    }
+    machine.finish();
+}
+
+// Items of string instructions, a read, and an access of each width to device memory.
+guest!(
+    ".code32",
+    vt_accesses,
+    vt_accesses_end,
+    "movl $(vt_text - vt_accesses + 0x100000), %esi",
+    "movl $3, %ecx",
+    "movw $0xe0, %dx",
+    "rep outsb",
+    "movl $2, %ecx",
+    "rep outsw",
+    "movl 0xd0000000, %eax",
+    "outl %eax, $0xe0",
+    "movb $0x11, 0xd0000001",
+    "movw $0x2222, 0xd0000002",
+    "movl $0x44444444, 0xd0000004",
+    "1: hlt",
+    "jmp 1b",
+    "vt_text: .ascii \"abcdefg\"",
+);
+
+#[test]
+fn accesses_reach_their_devices_item_by_item() {
+    let Some(kvm) = kvm("accesses_reach_their_devices_item_by_item") else { return };
+    let machine = Machine::flat32(kvm, 1, code!(vt_accesses, vt_accesses_end));
+    let (device, seen) = Reporter::new(&[0x1234_5678]);
+    machine.mmio.map(0xd000_0000, 0x1000, 0, device).unwrap();
+    drop(machine.vcpus.resume());
+    let words: Vec<_> = (0..6).map(|_| machine.reported()).collect();
+    assert_eq!(words, [0x61, 0x62, 0x63, 0x6564, 0x6766, 0x1234_5678]);
+    let writes: Vec<_> = (0..3).map(|_| seen.recv_timeout(PATIENCE).unwrap()).collect();
+    assert_eq!(writes, [(1, vec![0x11]), (2, vec![0x22; 2]), (4, vec![0x44; 4])]);
+    machine.finish();
+}
+
+// No IDT, so the first exception is the last.
+guest!(".code32", vt_triple, vt_triple_end, "ud2",);
+
+#[test]
+fn a_triple_fault_is_an_event_and_a_reset_mends_it() {
+    let Some(kvm) = kvm("a_triple_fault_is_an_event_and_a_reset_mends_it") else { return };
+    let machine = Machine::flat32(kvm, 1, code!(vt_triple, vt_triple_end));
+    drop(machine.vcpus.resume());
+    assert_eq!(machine.event(), VcpuEvent::TripleFault { cpu: 0 });
+    block_on(machine.vcpus.pause()).unwrap();
+    block_on(machine.vcpus.resume()).unwrap();
+    block_on(machine.vcpus.pause()).unwrap();
+    let ram = machine.ram.clone();
+    block_on(machine.vcpus.reset(move || {
+        let code = code!(vt_sleeper, vt_sleeper_end);
+        ram.write_slice(code, GuestAddress(CODE)).expect("the code fits");
+        Ok(BootState::Pvh { entry: CODE as u32, start_info: 0 })
+    }))
+    .unwrap();
+    drop(machine.vcpus.resume());
+    assert_eq!(machine.reported(), 0x41);
+    assert!(machine.events.try_recv().is_err(), "a crashed vCPU stays still");
+    machine.finish();
+}
+
+// The boot processor starts the second one by INIT and SIPI, at real-mode address 0x8000, where
+// it has put code that reports 0x42.
+guest!(
+    ".code32",
+    vt_smp,
+    vt_smp_end,
+    "movl $0xe0e642b0, 0x8000",
+    "movl $0x1ff, 0xfee000f0",
+    "movl $0x01000000, 0xfee00310",
+    "movl $0x00004500, 0xfee00300",
+    "movl $0x01000000, 0xfee00310",
+    "movl $0x00004608, 0xfee00300",
+    "1: hlt",
+    "jmp 1b",
+);
+
+#[test]
+fn the_second_vcpu_waits_for_its_startup_interrupt() {
+    let Some(kvm) = kvm("the_second_vcpu_waits_for_its_startup_interrupt") else { return };
+    let machine = Machine::flat32(kvm, 2, code!(vt_smp, vt_smp_end));
+    // B0 42 E6 E0 F4: mov al, 0x42; out 0xe0, al; hlt.
+    machine.ram.write_obj(0xf4u8, GuestAddress(0x8004)).unwrap();
+    machine.ram.write_slice(code!(vt_smp, vt_smp_end), GuestAddress(CODE)).unwrap();
+    for _ in 0..2 {
+        drop(machine.vcpus.resume());
+        assert_eq!(machine.reported(), 0x42);
+        block_on(machine.vcpus.pause()).unwrap();
+        let boot = BootState::Pvh { entry: CODE as u32, start_info: 0 };
+        block_on(machine.vcpus.reset(move || Ok(boot))).unwrap();
+    }
+    machine.finish();
+}
+
+#[test]
+fn more_vcpus_than_kvm_runs_are_refused_in_one_line() {
+    let Some(kvm) = kvm("more_vcpus_than_kvm_runs_are_refused_in_one_line") else { return };
+    let limit = kvm.max_vcpus();
+    let vm = crate::memory::build(&crate::memory::RamConfig::new(2 << 20)).unwrap();
+    let vm = Vm::new(kvm, vm).unwrap();
+    let config = |count| VcpusConfig {
+        topology: Topology::cores(count),
+        cpu: CpuModel::host(),
+        pio: AddressSpace::new(Space::Pio),
+        mmio: AddressSpace::new(Space::Mmio),
+        events: Arc::new(|_| ()),
+    };
+    let text = |count| match Vcpus::new(&vm, config(count), BootState::Real { ip: 0 }) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("{count} vCPUs were made"),
+    };
+    assert_eq!(
+        text(limit + 1),
+        format!("-smp: this host's KVM runs at most {limit} vCPUs in a machine, not {}", limit + 1)
+    );
+    assert!(text(0).contains("at least one"));
+    let many = Vcpus::new(&vm, config(limit), BootState::Real { ip: 0 }).unwrap();
+    assert_eq!(many.count(), limit);
+    drop(many.stop());
+    many.join(PATIENCE).unwrap();
+}
