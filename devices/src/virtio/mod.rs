@@ -23,6 +23,8 @@ mod metrics;
 pub mod pci;
 mod queue;
 mod status;
+#[cfg(test)]
+mod testing;
 
 pub use device::{QueueSetup, Stop, VirtioDevice};
 pub use interrupt::{ConfigNotifier, Fault, QueueInterrupt};

@@ -6,6 +6,8 @@
 
 mod config;
 mod request;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use super::device::{QueueSetup, VirtioDevice};
