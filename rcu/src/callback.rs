@@ -6,8 +6,8 @@ use std::ptr;
 /// What every callback begins with.
 struct Header {
     next: *mut Header,
-    /// Takes the callback that begins here out of its box; runs it if asked, else drops it.
-    consume: unsafe fn(*mut Header, run: bool),
+    /// Takes the callback that begins here out of its box and runs it.
+    run: unsafe fn(*mut Header),
 }
 
 #[repr(C)]
@@ -19,13 +19,11 @@ struct Callback<F> {
 
 /// # Safety
 /// `header` came from `Box::into_raw` of a `Callback<F>` and is not used again.
-unsafe fn consume<F: FnOnce()>(header: *mut Header, run: bool) {
+unsafe fn run<F: FnOnce()>(header: *mut Header) {
     // SAFETY: the caller's promise; the header is the first field of a `repr(C)` struct.
     let callback = unsafe { Box::from_raw(header.cast::<Callback<F>>()) };
     let Callback { function, .. } = *callback;
-    if run {
-        function();
-    }
+    function();
 }
 
 /// A stack of callbacks that many threads push onto; taken as a whole.
@@ -45,7 +43,7 @@ impl CallbackQueue {
 
     /// Appends. Returns whether the queue was empty. Any thread; lock-free.
     pub(crate) fn push<F: FnOnce() + Send + 'static>(&self, function: F) -> bool {
-        let header = Header { next: ptr::null_mut(), consume: consume::<F> };
+        let header = Header { next: ptr::null_mut(), run: run::<F> };
         let new = Box::into_raw(Box::new(Callback { header, function })).cast::<Header>();
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
@@ -74,13 +72,10 @@ impl CallbackQueue {
     }
 }
 
-impl Drop for CallbackQueue {
-    fn drop(&mut self) {
-        drop(self.take());
-    }
-}
-
-/// Callbacks on their way to being run, oldest first. Dropping it drops them without running.
+/// Callbacks on their way to being run, oldest first.
+///
+/// Dropped, it leaks what is left, and so does the queue: nobody knows then whether readers still hold
+/// what the callbacks own. Nothing in this crate drops them.
 pub(crate) struct Chain {
     /// Still in the order of the stack.
     newest: *mut Header,
@@ -125,17 +120,8 @@ impl Chain {
     /// through; the callback is gone then.
     pub(crate) fn run_one(&mut self) -> bool {
         let Some(header) = self.pop() else { return false };
-        // SAFETY: `push` made it with the matching `consume`, and `pop` took it out for good.
-        unsafe { ((*header).consume)(header, true) };
+        // SAFETY: `push` made it with the matching `run`, and `pop` took it out for good.
+        unsafe { ((*header).run)(header) };
         true
-    }
-}
-
-impl Drop for Chain {
-    fn drop(&mut self) {
-        while let Some(header) = self.pop() {
-            // SAFETY: as in `run_one`.
-            unsafe { ((*header).consume)(header, false) };
-        }
     }
 }

@@ -11,6 +11,7 @@ mod handover;
 mod home;
 mod leader;
 mod ledger;
+mod list;
 mod local;
 mod membarrier;
 mod part;
@@ -26,6 +27,7 @@ pub use api::{
 };
 pub use cell::RcuCell;
 pub use domain::{set_pending_max, set_stall_limit};
+pub use list::{Cursor, Iter, RcuList, Writer};
 pub use local::{Guard, assert_not_pinned, is_pinned, read};
 pub use stall::{Stall, StallHandler, on_stall};
 pub use stats::{Stats, stats};
