@@ -49,8 +49,8 @@ pub struct BoardConfig {
 
 /// The board of a machine.
 ///
-/// A value: it ends with the address spaces that it was mapped into. Made, reset and extended in `main`;
-/// its parts say themselves what may be called from elsewhere.
+/// A value: it ends with the address spaces that it was mapped into. Made, reset and extended in
+/// `main`; its parts say themselves what may be called from elsewhere.
 pub struct Board {
     /// The PCI root.
     pub pci: PciRoot,
@@ -121,14 +121,14 @@ impl Board {
     }
 
     /// Writes the ACPI tables into `ram` for processors with `apic_ids`, the boot processor first.
-    /// Returns the address of the RSDP. Called before the guest starts and again at each reset, since
-    /// the guest may have overwritten them.
+    /// Returns the address of the RSDP. Called before the guest starts and again at each reset,
+    /// since the guest may have overwritten them.
     pub fn install_acpi(&self, ram: &Ram, apic_ids: &[u32]) -> Result<u64, AcpiError> {
         acpi::install(ram, &AcpiConfig { apic_ids: apic_ids.to_vec(), pci64: self.pci64.clone() })
     }
 
-    /// Everything to power-on state, in tree order: the PCI functions, then the fixed devices. Runs in
-    /// `main` while no vCPU does.
+    /// Everything to power-on state, in tree order: the PCI functions, then the fixed devices. Runs
+    /// in `main` while no vCPU does.
     pub fn reset(&self) {
         self.pci.reset();
         self.pm.reset();

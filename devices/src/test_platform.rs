@@ -1,10 +1,13 @@
 //! A platform that keeps what devices do to it, for tests.
 
+use crate::clock::Clock;
+use crate::legacy::ConsoleOut;
 use reactor::Fd;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use vcpu::bus::Space;
 use vcpu::irq::{IrqError, IrqLine, MsiMessage, MsiVector, Platform};
 
@@ -122,5 +125,51 @@ impl Platform for TestPlatform {
         _datamatch: Option<u64>,
         _fd: &Fd,
     ) {
+    }
+}
+
+/// A clock that stands still until it is set.
+#[derive(Default)]
+pub(crate) struct TestClock {
+    pub(crate) monotonic_ns: AtomicU64,
+    pub(crate) wall_ns: AtomicU64,
+}
+
+impl Clock for TestClock {
+    fn monotonic_ns(&self) -> u64 {
+        self.monotonic_ns.load(Ordering::Relaxed)
+    }
+
+    fn wall(&self) -> Duration {
+        Duration::from_nanos(self.wall_ns.load(Ordering::Relaxed))
+    }
+}
+
+/// A console that keeps what is written to it, as long as it has room.
+pub(crate) struct TestConsole {
+    pub(crate) written: Mutex<Vec<u8>>,
+    pub(crate) room: AtomicUsize,
+}
+
+impl TestConsole {
+    pub(crate) fn with_room(room: usize) -> Arc<Self> {
+        Arc::new(Self { written: Mutex::default(), room: AtomicUsize::new(room) })
+    }
+}
+
+impl ConsoleOut for TestConsole {
+    fn put(&self, byte: u8) -> bool {
+        let took = self
+            .room
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(1))
+            .is_ok();
+        if took {
+            self.written.lock().unwrap().push(byte);
+        }
+        took
+    }
+
+    fn ready(&self) -> bool {
+        self.room.load(Ordering::Relaxed) > 0
     }
 }

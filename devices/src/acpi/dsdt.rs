@@ -18,6 +18,9 @@ const HEADER_BYTES: u32 = 36;
 // From revision 2 on integers have 64 bits.
 const REVISION: u8 = 2;
 const PINS: u8 = 4;
+/// Machines with more processors have none in the DSDT, for want of room. Guests start processors by
+/// the MADT; the objects are for power states and hot-plug.
+const PROCESSOR_OBJECTS_MAX: usize = 1024;
 /// Ports that hot-plug and general-purpose events have, inside the range that PCI gets otherwise.
 const EVENT_PORTS: std::ops::Range<u16> = 0xae00..0xb000;
 
@@ -39,7 +42,10 @@ impl Encoded {
 /// The DSDT for `config`.
 pub(super) fn dsdt(config: &AcpiConfig) -> Vec<u8> {
     let mut devices = vec![pci_root(config), motherboard(), serial(), clock(), fw_cfg()];
-    devices.extend((0..config.apic_ids.len()).map(processor));
+    let processors = config.apic_ids.len();
+    if processors <= PROCESSOR_OBJECTS_MAX {
+        devices.extend((0..processors).map(processor));
+    }
     let children = devices.iter().map(|device| device as &dyn Aml).collect();
     let scope = Scope::new("\\_SB_".into(), children);
     let mut table = Sdt::new(*b"DSDT", HEADER_BYTES, REVISION, OEM_ID, OEM_TABLE_ID, OEM_REVISION);

@@ -59,7 +59,8 @@ impl AcpiPm {
         Arc::new(Self { sci, clock, requests, registers: Mutex::default() })
     }
 
-    /// Presses the power button: the guest is told by SCI once it has enabled the event. Any thread.
+    /// Presses the power button: the guest is told by SCI once it has enabled the event. Any
+    /// thread.
     pub fn press_power_button(&self) {
         let mut registers = self.lock();
         registers.status |= POWER_BUTTON;

@@ -29,7 +29,7 @@ const CMOS_CENTURY: u8 = 0x32;
 pub enum AcpiError {
     /// They have outgrown their place.
     #[error(
-        "the ACPI tables for {cpus} CPUs take {size:#x} bytes and {room:#x} are reserved; use fewer CPUs (-smp)"
+        "ACPI tables for {cpus} CPUs need {size:#x} bytes of {room:#x} reserved; use fewer (-smp)"
     )]
     NoRoom {
         /// Processors described.
@@ -125,8 +125,8 @@ pub fn build(config: &AcpiConfig) -> Result<AcpiTables, AcpiError> {
     Ok(AcpiTables { tables: layout.tables })
 }
 
-/// Makes the tables and writes them to `ram`. Returns the address of the RSDP. Called before a guest
-/// starts, and again at each reset since the guest may have overwritten them.
+/// Makes the tables and writes them to `ram`. Returns the address of the RSDP. Called before a
+/// guest starts, and again at each reset since the guest may have overwritten them.
 pub fn install(ram: &Ram, config: &AcpiConfig) -> Result<u64, AcpiError> {
     let tables = build(config)?;
     for table in &tables.tables {
@@ -145,8 +145,8 @@ fn port(address: u16, bits: u8, access: AccessSize) -> GAS {
     GAS::new(AddressSpace::SystemIo, bits, 0, access, address.into())
 }
 
-// No SMI command port: the machine is in ACPI mode from the start. The power button is the fixed one
-// (its flag is clear), there is no sleep button (its flag is set), the clock cannot wake.
+// No SMI command port: the machine is in ACPI mode from the start. The power button is the fixed
+// one (its flag is clear), there is no sleep button (its flag is set), the clock cannot wake.
 fn fadt(dsdt: u64, facs: u64) -> Vec<u8> {
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
         .flag(Flags::Wbinvd)

@@ -102,7 +102,7 @@ impl Cmos {
     fn read_register(&self, state: &mut State, index: u8) -> u8 {
         match index {
             SECONDS | MINUTES | HOURS | WEEKDAY..=YEAR | CENTURY => {
-                encode(&self.time(state), index, state.memory[usize::from(REGISTER_B)])
+                encode(self.time(state), index, state.memory[usize::from(REGISTER_B)])
             }
             REGISTER_A => {
                 let left = NANOS_PER_SECOND - self.now_ns(state).rem_euclid(NANOS_PER_SECOND);
@@ -182,7 +182,7 @@ fn contents(ram_below_4g: u64, ram_above_4g: u64, cpus: u32) -> [u8; CMOS_BYTES]
 }
 
 fn to_bcd(value: u8, binary: bool) -> u8 {
-    if binary { value } else { (value / 10) << 4 | value % 10 }
+    if binary { value } else { ((value / 10) << 4) | (value % 10) }
 }
 
 fn from_bcd(value: u8, binary: bool) -> u8 {
@@ -190,7 +190,7 @@ fn from_bcd(value: u8, binary: bool) -> u8 {
 }
 
 /// Register `index` as `time` shows in it, in the format that register B selects.
-fn encode(time: &Civil, index: u8, register_b: u8) -> u8 {
+fn encode(time: Civil, index: u8, register_b: u8) -> u8 {
     let binary = register_b & B_BINARY != 0;
     let value = match index {
         SECONDS => time.second,

@@ -66,9 +66,9 @@ struct Output(Arc<dyn ConsoleOut>);
 impl io::Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // A byte written to a busy transmitter is lost, as on a real one.
-        bytes.iter().for_each(|byte| {
+        for byte in bytes {
             self.0.put(*byte);
-        });
+        }
         Ok(bytes.len())
     }
 
@@ -101,8 +101,8 @@ impl Serial {
         })
     }
 
-    /// Sets what is called, on a vCPU thread and outside all locks, when the receiver has drained after
-    /// [`Serial::input`] could not take everything. The first call counts.
+    /// Sets what is called, on a vCPU thread and outside all locks, when the receiver has drained
+    /// after [`Serial::input`] could not take everything. The first call counts.
     pub fn on_room(&self, call: Box<dyn Fn() + Send + Sync>) {
         // A second one would be a wiring mistake; the first stays.
         let _ = self.on_room.set(call);

@@ -146,8 +146,8 @@ impl ConfigBuilder {
         put(&mut self.writable, offset, mask);
     }
 
-    /// Appends a capability: `body` follows the two-byte header and `mask` says which of its bits the
-    /// guest may write. Returns the offset of its ID byte, a multiple of 4.
+    /// Appends a capability: `body` follows the two-byte header and `mask` says which of its bits
+    /// the guest may write. Returns the offset of its ID byte, a multiple of 4.
     pub fn capability(&mut self, id: u8, body: &[u8], mask: &[u8]) -> Result<u8, LayoutError> {
         let len = 2 + body.len();
         let at = self.next_capability;
@@ -220,8 +220,8 @@ fn dwords(bytes: &[u8]) -> Box<[u32]> {
 
 /// A function's configuration registers.
 ///
-/// Reads are lock-free and may come from any thread. Each 32-bit register changes atomically; a guest
-/// write that spans two registers is two changes, as on a bus.
+/// Reads are lock-free and may come from any thread. Each 32-bit register changes atomically; a
+/// guest write that spans two registers is two changes, as on a bus.
 #[derive(Debug)]
 pub struct ConfigSpace {
     regs: Box<[AtomicU32]>,

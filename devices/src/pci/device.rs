@@ -4,8 +4,8 @@ use super::config::ConfigSpace;
 
 /// The device behind a function.
 ///
-/// Calls come from vCPU threads and from `main`, several at once where nothing else is said, and must
-/// not block. The accesses are 1, 2, 4 or 8 bytes, little endian.
+/// Calls come from vCPU threads and from `main`, several at once where nothing else is said, and
+/// must not block. The accesses are 1, 2, 4 or 8 bytes, little endian.
 pub trait PciDevice: Send + Sync {
     /// Fills `data` from `offset` into BAR `bar`. Never called for the MSI-X table or PBA.
     fn bar_read(&self, _bar: usize, _offset: u64, data: &mut [u8]) {
@@ -15,8 +15,8 @@ pub trait PciDevice: Send + Sync {
     /// Takes `data` written at `offset` into BAR `bar`.
     fn bar_write(&self, _bar: usize, _offset: u64, _data: &[u8]) {}
 
-    /// BAR `bar` decodes at `base` from now on, or (`None`) is about to stop decoding. Doorbells follow
-    /// here. A move is a `None` and then a `Some`; calls for one function never overlap.
+    /// BAR `bar` decodes at `base` from now on, or (`None`) is about to stop decoding. Doorbells
+    /// follow here. A move is a `None` and then a `Some`; calls for one function never overlap.
     fn bar_mapped(&self, _bar: usize, _base: Option<u64>) {}
 
     /// A guest reads `offset`, inside the range given to [`FunctionSpec::hook`]. Returns whether it

@@ -64,8 +64,8 @@ impl FunctionSpec {
         self.config.capability(id, body, mask)
     }
 
-    /// Appends the MSI-X capability. The table and the PBA must lie in declared BARs, at multiples of 8,
-    /// and not overlap.
+    /// Appends the MSI-X capability. The table and the PBA must lie in declared BARs, at multiples
+    /// of 8, and not overlap.
     pub fn msix(&mut self, msix: &Arc<Msix>, place: MsixPlace) -> Result<(), LayoutError> {
         let table = self.check(place.table_bar, place.table_offset, msix.table_size())?;
         let pba = self.check(place.pba_bar, place.pba_offset, msix.pba_size())?;
@@ -84,7 +84,7 @@ impl FunctionSpec {
         let range = u64::from(offset)..u64::from(offset) + len;
         let error = |reason| LayoutError::Bar { index, size: range.end, reason };
         let bar = self.bars.get(index).ok_or(error("MSI-X lies in a BAR that is not declared"))?;
-        if bar.space() != Space::Mmio || range.end > bar.size() || offset % 8 != 0 {
+        if bar.space() != Space::Mmio || range.end > bar.size() || !offset.is_multiple_of(8) {
             return Err(error("MSI-X does not fit the BAR"));
         }
         Ok(range)
@@ -213,12 +213,11 @@ impl Function {
             return;
         }
         self.config.read(offset, data);
-        if self.intx.as_ref().is_some_and(|pin| pin.asserted()) {
-            if let Some(status) =
-                STATUS.checked_sub(offset).and_then(|at| data.get_mut(usize::from(at)))
-            {
-                *status |= STATUS_INTERRUPT as u8;
-            }
+        if self.intx.as_ref().is_some_and(|pin| pin.asserted())
+            && let Some(at) = STATUS.checked_sub(offset)
+            && let Some(status) = data.get_mut(usize::from(at))
+        {
+            *status |= STATUS_INTERRUPT as u8;
         }
     }
 
@@ -307,8 +306,8 @@ impl Function {
         }
     }
 
-    // Brings the regions in line with the registers. All that has to go goes first, so that two BARs
-    // may swap places.
+    // Brings the regions in line with the registers. All that has to go goes first, so that two
+    // BARs may swap places.
     fn decode(&self, decoding: &mut Decoding) {
         let wanted: [Option<u64>; BAR_COUNT] =
             std::array::from_fn(|bar| self.admitted(decoding, bar));
@@ -344,7 +343,8 @@ impl Function {
                 self.device.bar_mapped(index, Some(base));
             }
             Err(error) => {
-                tracing::warn!(device = %self.id, bar = index, base, %error, "a BAR stays unmapped");
+                let device = &self.id;
+                tracing::warn!(%device, bar = index, base, %error, "a BAR stays unmapped");
             }
         }
     }

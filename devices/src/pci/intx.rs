@@ -1,4 +1,5 @@
-//! INTx: interrupt pins, and the shared lines they are routed to (PCI Local Bus 3.0, section 2.2.6).
+//! INTx: interrupt pins, and the shared lines they are routed to (PCI Local Bus 3.0, section
+//! 2.2.6).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,8 +10,8 @@ pub const PCI_GSI_BASE: u32 = 16;
 /// How many inputs from there on they use.
 pub const PCI_GSI_COUNT: u32 = 8;
 
-/// The input that pin `pin` (0 for INTA) of device `device` on the root bus is wired to. The _PRT says
-/// the same.
+/// The input that pin `pin` (0 for INTA) of device `device` on the root bus is wired to. The _PRT
+/// says the same.
 pub fn root_bus_gsi(device: u8, pin: u8) -> u32 {
     PCI_GSI_BASE + (u32::from(device) + u32::from(pin)) % PCI_GSI_COUNT
 }
@@ -109,7 +110,8 @@ impl IntxPin {
         self.update(&mut wire);
     }
 
-    // Reads the level under the lock: of two racing calls the later one to come here sees the latest.
+    // Reads the level under the lock: of two racing calls the later one to come here sees the
+    // latest.
     fn update(&self, wire: &mut Wire) {
         let drive = self.asserted() && !wire.disabled;
         if let Some(line) = &wire.line

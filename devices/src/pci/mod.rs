@@ -2,11 +2,12 @@
 //!
 //! - [`PciRoot`] knows which [`Function`] sits where and serves configuration accesses.
 //! - A [`Function`] is declared by a [`FunctionSpec`] and backed by a [`PciDevice`]: registers in a
-//!   [`ConfigSpace`], [`Bar`]s that are mapped and moved as the guest asks, [`Msix`], an [`IntxPin`].
+//!   [`ConfigSpace`], [`Bar`]s that are mapped and moved as the guest asks, [`Msix`], an
+//!   [`IntxPin`].
 //!
-//! Threads: configuration accesses run on vCPU threads. Reads take no lock. Writes take one short lock
-//! per function, because one write may move regions, doorbells and interrupt routes, which belong
-//! together. Neither is on the data path. Plugging, unplugging and reset run in `main`.
+//! Threads: configuration accesses run on vCPU threads. Reads take no lock. Writes take one short
+//! lock per function, because one write may move regions, doorbells and interrupt routes, which
+//! belong together. Neither is on the data path. Plugging, unplugging and reset run in `main`.
 
 mod bar;
 mod config;

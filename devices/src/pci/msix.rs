@@ -150,7 +150,8 @@ impl Msix {
         }
     }
 
-    /// The Message Control register has the new value `control`. Returns whether MSI-X Enable changed.
+    /// The Message Control register has the new value `control`. Returns whether MSI-X Enable
+    /// changed.
     pub fn set_control(&self, control: u16) -> bool {
         let enabled = control & MSIX_ENABLE != 0;
         let mut table = self.lock();

@@ -24,8 +24,8 @@ const RESET_CPU: u8 = 1 << 2;
 
 /// CONFIG_ADDRESS at 0xcf8, the reset control register at 0xcf9 (bytes only), CONFIG_DATA at 0xcfc.
 ///
-/// Only a 32-bit write latches CONFIG_ADDRESS, as on the bus. Its low byte is used as it stands: the
-/// register accessed is that byte OR the low two bits of the data port.
+/// Only a 32-bit write latches CONFIG_ADDRESS, as on the bus. Its low byte is used as it stands:
+/// the register accessed is that byte OR the low two bits of the data port.
 pub struct ConfigPorts {
     topology: Arc<Topology>,
     reset_control: AtomicU8,
@@ -56,7 +56,8 @@ impl ConfigPorts {
     }
 }
 
-/// How much of an access of `len` bytes at `register` stays in the 256 bytes that mechanism #1 reaches.
+/// How much of an access of `len` bytes at `register` stays in the 256 bytes that mechanism #1
+/// reaches.
 fn reach(register: u16, len: usize) -> usize {
     len.min(256usize.saturating_sub(register.into()))
 }

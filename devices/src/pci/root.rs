@@ -23,7 +23,7 @@ pub const FUNCTIONS_PER_DEVICE: u8 = 8;
 pub enum PlugError {
     /// The device or function number does not exist.
     #[error(
-        "PCI: slot {device:#x} function {function:#x} does not exist; slots go to 0x1f, functions to 7"
+        "PCI: there is no slot {device:#x} function {function:#x}; give slot 0 to 0x1f, function 0 to 7"
     )]
     NoSuchSlot {
         /// Device number asked for.
@@ -32,7 +32,7 @@ pub enum PlugError {
         function: u8,
     },
     /// Another function is there.
-    #[error("PCI: slot {} function {} not available for {id}, in use by {by}", .at.device, .at.function)]
+    #[error("PCI: slot {} not available for {id}, in use by {by}", .at.words())]
     InUse {
         /// Where.
         at: Slot,
@@ -45,7 +45,10 @@ pub enum PlugError {
     #[error("PCI: no slot/function available for {0}, all in use or reserved")]
     Full(String),
     /// Function 0 of the device does not say that there are more.
-    #[error("PCI: {id} cannot share slot {} with a single-function device; set multifunction=on for function 0", .at.device)]
+    #[error(
+        "PCI: slot {} not available for {id}, the device there has one function; \
+         set multifunction=on for function 0", .at.words()
+    )]
     SingleFunction {
         /// Where.
         at: Slot,
@@ -83,6 +86,10 @@ impl Slot {
     /// Function number.
     pub fn function(self) -> u8 {
         self.function
+    }
+
+    fn words(self) -> String {
+        format!("{} function {}", self.device, self.function)
     }
 }
 
@@ -130,8 +137,8 @@ impl Topology {
         self.address.store(address, Ordering::Release);
     }
 
-    // A reference, not a guard, leaves here: a write may take the accelerator's locks, and a section
-    // should not span that.
+    // A reference, not a guard, leaves here: a write may take the accelerator's locks, and a
+    // section should not span that.
     fn lookup(&self, bus: u8, devfn: u8) -> Option<Arc<Function>> {
         let wanted = (bus == 0).then(|| Slot::from_devfn(devfn))?;
         let guard = rcu::read();
@@ -157,8 +164,8 @@ pub struct PciRootConfig {
 
 /// The PCI root with its one bus, host bridge 8086:1237 at 00:00.0 included.
 ///
-/// Configuration accesses come through [`PciRoot::config_ports`] and [`PciRoot::ecam`] from any thread;
-/// finding a function takes no lock. Plugging and unplugging is `main`'s.
+/// Configuration accesses come through [`PciRoot::config_ports`] and [`PciRoot::ecam`] from any
+/// thread; finding a function takes no lock. Plugging and unplugging is `main`'s.
 pub struct PciRoot {
     topology: Arc<Topology>,
     config: PciRootConfig,

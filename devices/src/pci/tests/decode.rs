@@ -153,16 +153,19 @@ fn overlapping_bars_take_turns() {
     assert_eq!(first.take(), [Heard::Wrote(0, 0, vec![1])]);
 }
 
+struct Fixed;
+
+impl vcpu::bus::BusDevice for Fixed {
+    fn read(&self, _: u64, data: &mut [u8]) {
+        data.fill(0x77);
+    }
+
+    fn write(&self, _: u64, _: &[u8]) {}
+}
+
 #[test]
 fn a_bar_over_a_fixed_device_stays_under_it() {
     let machine = Machine::new();
-    struct Fixed;
-    impl vcpu::bus::BusDevice for Fixed {
-        fn read(&self, _: u64, data: &mut [u8]) {
-            data.fill(0x77);
-        }
-        fn write(&self, _: u64, _: &[u8]) {}
-    }
     machine.pio.map(0xae00, 0x10, FIXED_PRIORITY, Arc::new(Fixed)).unwrap();
     plain(&machine, 4);
     machine.set_config_u32(4, BAR1, 0xae00);

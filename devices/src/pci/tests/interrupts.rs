@@ -21,7 +21,7 @@ fn intx_reaches_the_input_that_the_line_register_names() {
     let machine = Machine::new();
     let (_, pin) = with_pin(&machine, 5);
     let line = machine.config_u32(5, 0x3c);
-    assert_eq!(line & 0xffff, 1 << 8 | 21, "INTA, on input 16 + 5");
+    assert_eq!(line & 0xffff, 0x0115, "INTA, on input 16 + 5");
     let input = &machine.platform.lines[21];
     pin.set(true);
     pin.set(true);

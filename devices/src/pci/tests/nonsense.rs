@@ -76,12 +76,11 @@ fn rich(machine: &Machine, slot: u8) -> Arc<Function> {
 fn writable(register: u16) -> u32 {
     match register {
         0x04 => 0x0000_0547,
-        0x0c => 0x0000_00ff,
+        0x0c | 0x3c => 0x0000_00ff,
         0x10 => 0xffff_ffe0,
         0x14 => 0xffff_f000,
         0x18 => 0xffff_c000,
         0x1c => 0xffff_ffff,
-        0x3c => 0x0000_00ff,
         0x40 => 0xc000_0000,
         // The vendor capability follows MSI-X, at 0x4c; its last three bytes are writable.
         0x50 => 0xffff_ff00,
