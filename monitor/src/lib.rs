@@ -1,10 +1,40 @@
-//! The monitor (in the making).
+//! The monitor: QMP and HMP, as QEMU speaks them.
+//!
+//! | what | where | runs in |
+//! |---|---|---|
+//! | the monitor as a whole: [`Monitor`] | `monitor` | made and started in any context |
+//! | what it acts on: [`Machine`], [`RunState`] | `machine` | see there |
+//! | events: [`EventSink`], [`event`] | `event`, `session/hub` | emitted on any thread |
+//! | JSON: [`wire`] | `wire/` | pure |
+//! | declared commands and their types: [`registry`] | `registry/` | pure |
+//! | from request to reply: [`dispatch`] | `dispatch/` | pure |
+//! | sockets, sessions and where commands run | `session/` | *monitor* and *iohandler* |
+//! | the commands | `commands/` | plain: *iohandler*; coroutine: *main* |
+//! | the human monitor: [`HmpSession`] | `hmp/` | *main*; its sockets: *monitor* |
+//!
+//! Which context runs what is the point of this crate; the table is in `session/dispatcher`.
+
+mod commands;
+mod core;
 pub mod dispatch;
 mod error;
+pub mod event;
+mod hmp;
+mod machine;
+mod monitor;
 pub mod registry;
+mod session;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 pub use error::{ErrorClass, QmpError};
+pub use hmp::{Echo, HmpSession};
+pub use machine::{KvmInfo, Machine, RunState};
+pub use monitor::Monitor;
+pub use session::endpoint::{Address, Endpoint, EndpointError};
+pub use session::hub::EventSink;
+pub use session::listener::ListenError;
 
 use std::pin::Pin;
 

@@ -46,7 +46,7 @@ fn character(rest: &[u8]) -> Result<(char, usize), String> {
 /// The character of the escape sequence at the head of `rest` and the sequence's length.
 fn escape(rest: &[u8]) -> Result<(char, usize), String> {
     let c = match rest.get(1) {
-        Some(&(c @ (b'"' | b'\'' | b'\\' | b'/'))) => char::from(c),
+        Some(&c @ (b'"' | b'\'' | b'\\' | b'/')) => char::from(c),
         Some(b'b') => '\u{8}',
         Some(b'f') => '\u{c}',
         Some(b'n') => '\n',

@@ -1,0 +1,39 @@
+//! The commands, a file for each group. Names, arguments, results and errors are those of QEMU 10;
+//! the ones that QEMU lacks are marked.
+
+pub(crate) mod inspect;
+pub(crate) mod monitor;
+pub(crate) mod reactors;
+pub(crate) mod run_state;
+
+use crate::core::Env;
+use crate::registry::{Qapi, Registry};
+use crate::wire::{Style, Writer};
+
+/// All commands.
+pub(crate) fn registry() -> Registry<Env> {
+    let mut registry = Registry::new();
+    monitor::register(&mut registry);
+    run_state::register(&mut registry);
+    inspect::register(&mut registry);
+    reactors::register(&mut registry);
+    registry
+}
+
+/// The first message of a session.
+pub(crate) fn greeting(style: Style) -> Vec<u8> {
+    let mut writer = Writer::new(style);
+    writer.begin_object();
+    writer.key("QMP");
+    writer.begin_object();
+    writer.key("version");
+    inspect::version().write(&mut writer);
+    writer.key("capabilities");
+    writer.begin_array();
+    writer.element();
+    writer.str(monitor::QmpCapability::Oob.name());
+    writer.end_array();
+    writer.end_object();
+    writer.end_object();
+    writer.into_message()
+}

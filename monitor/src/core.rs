@@ -1,0 +1,63 @@
+//! What all parts of one monitor share.
+
+use crate::dispatch::Environment;
+use crate::error::{ErrorClass, QmpError};
+use crate::machine::Machine;
+use crate::registry::{Command, Registry};
+use crate::session::Session;
+use crate::session::dispatcher::Dispatcher;
+use crate::session::hub::Hub;
+use reactor::Reactors;
+use reactor::sync::Mutex;
+use std::sync::{Arc, OnceLock};
+
+/// One monitor.
+pub(crate) struct Core {
+    pub(crate) reactors: Reactors,
+    pub(crate) registry: Registry<Env>,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) hub: Arc<Hub>,
+    /// Held while a coroutine command runs, whether it came over QMP or HMP.
+    pub(crate) coroutine_lane: Mutex<()>,
+    pub(crate) machine: OnceLock<Arc<dyn Machine>>,
+}
+
+/// What command handlers get besides their arguments.
+#[derive(Clone)]
+pub(crate) struct Env {
+    pub(crate) core: Arc<Core>,
+    /// The QMP session that asked; none for HMP.
+    pub(crate) session: Option<Arc<Session>>,
+}
+
+impl Env {
+    pub(crate) fn of_session(core: &Arc<Core>, session: &Arc<Session>) -> Self {
+        Self { core: Arc::clone(core), session: Some(Arc::clone(session)) }
+    }
+
+    pub(crate) fn of_hmp(core: &Arc<Core>) -> Self {
+        Self { core: Arc::clone(core), session: None }
+    }
+
+    /// The machine. Out-of-band commands may come before there is one.
+    pub(crate) fn machine(&self) -> Result<&Arc<dyn Machine>, QmpError> {
+        self.core
+            .machine
+            .get()
+            .ok_or_else(|| QmpError::generic("The machine is not ready yet: try again"))
+    }
+}
+
+impl Environment for Env {
+    /// The two modes of a session: negotiation, and commands.
+    fn admit(&self, name: &str, _: Option<&Command<Self>>) -> Result<(), QmpError> {
+        const NEGOTIATION: &str = "qmp_capabilities";
+        let Some(session) = &self.session else { return Ok(()) };
+        let text = match (session.is_negotiated(), name == NEGOTIATION) {
+            (false, false) => "Expecting capabilities negotiation with 'qmp_capabilities'",
+            (true, true) => "Capabilities negotiation is already complete, command ignored",
+            _ => return Ok(()),
+        };
+        Err(QmpError::new(ErrorClass::CommandNotFound, text))
+    }
+}

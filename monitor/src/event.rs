@@ -1,0 +1,157 @@
+//! Events: their declarations and their serialisation.
+
+use crate::registry::QapiStruct;
+use crate::wire::{Style, Writer};
+use crate::{qapi_enum, qapi_struct};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// An event: the members are its `data`.
+pub trait Event: QapiStruct {
+    /// The name on the wire.
+    const NAME: &'static str;
+}
+
+macro_rules! qapi_event {
+    ($(#[doc = $doc:literal])* $name:ident = $wire:literal { $($members:tt)* }) => {
+        qapi_struct! {
+            $(#[doc = $doc])*
+            pub struct $name { $($members)* }
+        }
+        impl Event for $name {
+            const NAME: &'static str = $wire;
+        }
+    };
+}
+
+qapi_enum! {
+    /// Why the machine was reset or shut down, as QEMU names it.
+    pub enum ShutdownCause {
+        /// No reason is known.
+        None = "none",
+        /// An error of the host or this program.
+        HostError = "host-error",
+        /// `quit`.
+        HostQmpQuit = "host-qmp-quit",
+        /// `system_reset`.
+        HostQmpSystemReset = "host-qmp-system-reset",
+        /// A signal, such as SIGTERM.
+        HostSignal = "host-signal",
+        /// The user interface was closed.
+        HostUi = "host-ui",
+        /// The guest powered off.
+        GuestShutdown = "guest-shutdown",
+        /// The guest asked for a reset.
+        GuestReset = "guest-reset",
+        /// The guest panicked.
+        GuestPanic = "guest-panic",
+        /// A subsystem of the machine asked for a reset.
+        SubsystemReset = "subsystem-reset",
+        /// A snapshot is being loaded.
+        SnapshotLoad = "snapshot-load",
+    }
+}
+
+qapi_enum! {
+    /// What is done about a panic of the guest.
+    pub enum GuestPanicAction {
+        /// The machine is stopped.
+        Pause = "pause",
+        /// The machine is powered off.
+        Poweroff = "poweroff",
+        /// The guest goes on.
+        Run = "run",
+    }
+}
+
+qapi_event! {
+    /// The machine has shut down or is about to.
+    Shutdown = "SHUTDOWN" {
+        /// The guest asked for it.
+        pub guest: bool = "guest",
+        /// Why.
+        pub reason: ShutdownCause = "reason",
+    }
+}
+
+qapi_event! {
+    /// The machine has been reset.
+    Reset = "RESET" {
+        /// The guest asked for it.
+        pub guest: bool = "guest",
+        /// Why.
+        pub reason: ShutdownCause = "reason",
+    }
+}
+
+qapi_event! {
+    /// The vCPUs stand still.
+    Stop = "STOP" {}
+}
+
+qapi_event! {
+    /// The vCPUs run again.
+    Resume = "RESUME" {}
+}
+
+qapi_event! {
+    /// The power button has been pressed.
+    Powerdown = "POWERDOWN" {}
+}
+
+qapi_event! {
+    /// The guest cannot go on.
+    GuestPanicked = "GUEST_PANICKED" {
+        /// What is done about it.
+        pub action: GuestPanicAction = "action",
+    }
+}
+
+/// The message of an event, a whole line. `data` is left out where there is none, as QEMU does.
+pub(crate) fn message<E: Event>(event: &E, style: Style, at: SystemTime) -> Vec<u8> {
+    let at = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let mut writer = Writer::new(style);
+    writer.begin_object();
+    writer.key("timestamp");
+    writer.begin_object();
+    writer.key("seconds");
+    writer.uint(at.as_secs());
+    writer.key("microseconds");
+    writer.uint(at.subsec_micros().into());
+    writer.end_object();
+    writer.key("event");
+    writer.str(E::NAME);
+    if !E::INFO.members.is_empty() {
+        writer.key("data");
+        event.write(&mut writer);
+    }
+    writer.end_object();
+    writer.into_message()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GuestPanicAction, GuestPanicked, Reset, ShutdownCause, Stop, message};
+    use crate::wire::Style;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn messages_are_those_of_qemu() {
+        let at = UNIX_EPOCH + Duration::new(1_795_218_943, 561_965_999);
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let reset = Reset { guest: false, reason: ShutdownCause::HostQmpSystemReset };
+        assert_eq!(
+            text(message(&reset, Style::Line, at)),
+            "{\"timestamp\": {\"seconds\": 1795218943, \"microseconds\": 561965}, \"event\": \"RESET\", \
+             \"data\": {\"guest\": false, \"reason\": \"host-qmp-system-reset\"}}\r\n"
+        );
+        assert_eq!(
+            text(message(&Stop {}, Style::Line, at)),
+            "{\"timestamp\": {\"seconds\": 1795218943, \"microseconds\": 561965}, \"event\": \"STOP\"}\r\n"
+        );
+        let panicked = GuestPanicked { action: GuestPanicAction::Pause };
+        assert!(
+            text(message(&panicked, Style::Line, at))
+                .ends_with("\"GUEST_PANICKED\", \"data\": {\"action\": \"pause\"}}\r\n")
+        );
+    }
+}

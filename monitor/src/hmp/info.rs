@@ -1,0 +1,113 @@
+//! `info`: the queries of QMP as text.
+
+use super::table::HmpCommand;
+use crate::BoxFuture;
+use crate::commands::{inspect, monitor, reactors};
+use crate::core::Env;
+use crate::error::QmpError;
+use crate::machine::RunState;
+use std::fmt::Write as _;
+
+pub(super) const COMMANDS: &[HmpCommand] = &[
+    HmpCommand {
+        names: "commands",
+        params: "",
+        help: "show the commands of QMP",
+        run: |env, _| ready(commands(env)),
+    },
+    HmpCommand {
+        names: "kvm",
+        params: "",
+        help: "show KVM information",
+        run: |env, _| ready(kvm(env)),
+    },
+    HmpCommand {
+        names: "name",
+        params: "",
+        help: "show the current VM name",
+        run: |env, _| ready(name(env)),
+    },
+    HmpCommand {
+        names: "reactors",
+        params: "",
+        help: "show the contexts and what they have done",
+        run: |env, _| ready(reactors(env)),
+    },
+    HmpCommand {
+        names: "status",
+        params: "",
+        help: "show the current VM status (running|paused)",
+        run: |env, _| ready(status(env)),
+    },
+    HmpCommand {
+        names: "version",
+        params: "",
+        help: "show the version of ringvisor and of the protocol",
+        run: |env, _| ready(version(env)),
+    },
+];
+
+fn ready<'a>(result: Result<String, QmpError>) -> BoxFuture<'a, Result<String, QmpError>> {
+    Box::pin(std::future::ready(result))
+}
+
+fn commands(env: &Env) -> Result<String, QmpError> {
+    let mut text = String::new();
+    for command in monitor::query_commands(env, ())? {
+        let doc = env.core.registry.find(&command.name).map_or("", |found| found.doc());
+        let _ = writeln!(text, "{:<22} {doc}", command.name);
+    }
+    Ok(text)
+}
+
+fn kvm(env: &Env) -> Result<String, QmpError> {
+    let info = inspect::query_kvm(env, ())?;
+    let state = match (info.present, info.enabled) {
+        (true, true) => "enabled",
+        (true, false) => "disabled",
+        (false, _) => "not compiled",
+    };
+    Ok(format!("kvm support: {state}\n"))
+}
+
+fn name(env: &Env) -> Result<String, QmpError> {
+    let info = inspect::query_name(env, ())?;
+    Ok(info.name.map_or_else(String::new, |name| format!("{name}\n")))
+}
+
+fn reactors(env: &Env) -> Result<String, QmpError> {
+    let mut text = String::from(
+        "context         turns     enters       sqes     polls  wakeups  stalls  delay-p99\n",
+    );
+    for info in reactors::query_reactors(env, ())? {
+        let _ = writeln!(
+            text,
+            "{:<10} {:>10} {:>10} {:>10} {:>9} {:>8} {:>7} {:>7} us",
+            info.name,
+            info.turns,
+            info.enters,
+            info.sqes,
+            info.tasks_polled,
+            info.wakeups_received,
+            info.stalls,
+            info.queue_delay.p99_ns / 1000,
+        );
+    }
+    Ok(text)
+}
+
+fn status(env: &Env) -> Result<String, QmpError> {
+    let info = inspect::query_status(env, ())?;
+    let state = match info.status {
+        RunState::Running => "running".to_owned(),
+        RunState::Paused => "paused".to_owned(),
+        other => format!("paused ({other})"),
+    };
+    Ok(format!("VM status: {state}\n"))
+}
+
+fn version(env: &Env) -> Result<String, QmpError> {
+    let info = inspect::query_version(env, ())?;
+    let number = info.qemu;
+    Ok(format!("{}.{}.{} ({})\n", number.major, number.minor, number.micro, info.package))
+}

@@ -1,0 +1,101 @@
+//! What the monitor needs of a machine. The program implements it; nothing here knows how.
+
+use crate::error::QmpError;
+use crate::{BoxFuture, qapi_enum, qapi_struct};
+
+qapi_enum! {
+    /// The state of the machine, as QEMU names it.
+    pub enum RunState {
+        /// Stopped by a debugger.
+        Debug = "debug",
+        /// Waiting for an incoming migration.
+        InMigrate = "inmigrate",
+        /// Stopped by an internal error that prevents further guest execution.
+        InternalError = "internal-error",
+        /// Stopped by a failed I/O operation.
+        IoError = "io-error",
+        /// Stopped by `stop`.
+        Paused = "paused",
+        /// Stopped after a successful migration away.
+        PostMigrate = "postmigrate",
+        /// Started with `-S` and never run.
+        Prelaunch = "prelaunch",
+        /// Stopped to finish a migration.
+        FinishMigrate = "finish-migrate",
+        /// Stopped to restore a state.
+        RestoreVm = "restore-vm",
+        /// Running.
+        Running = "running",
+        /// Stopped to save its state.
+        SaveVm = "save-vm",
+        /// The guest has shut down and the machine stays (`-no-shutdown`).
+        Shutdown = "shutdown",
+        /// The guest sleeps (ACPI S3).
+        Suspended = "suspended",
+        /// Stopped by the watchdog.
+        Watchdog = "watchdog",
+        /// Stopped by a panic of the guest.
+        GuestPanicked = "guest-panicked",
+        /// Stopped for a checkpoint (COLO).
+        Colo = "colo",
+    }
+}
+
+impl RunState {
+    /// Whether vCPUs may run.
+    pub fn is_running(self) -> bool {
+        self == Self::Running
+    }
+
+    /// Whether only a reset leads on from here.
+    pub fn needs_reset(self) -> bool {
+        matches!(self, Self::InternalError | Self::Shutdown | Self::GuestPanicked)
+    }
+}
+
+qapi_struct! {
+    /// Whether KVM can be and is used.
+    pub struct KvmInfo {
+        /// This machine runs on KVM.
+        pub enabled: bool = "enabled",
+        /// This program can use KVM.
+        pub present: bool = "present",
+    }
+}
+
+/// The machine that the commands act on.
+///
+/// The first three are snapshots: they are called in any context, return at once and take no lock
+/// that is held for longer than a moment. The others are coroutines: they are polled in the
+/// *main* context only, one command at a time over all monitors. They may wait; the world may have
+/// changed by the time they go on.
+///
+/// The machine itself emits the events that belong to its changes of state, because guests and
+/// signals cause these too: see [`crate::EventSink`].
+pub trait Machine: Send + Sync + 'static {
+    /// The name given to the guest (`-name`).
+    fn name(&self) -> Option<String>;
+
+    /// The run state at this moment.
+    fn run_state(&self) -> RunState;
+
+    /// Whether the machine runs on KVM.
+    fn kvm(&self) -> KvmInfo;
+
+    /// Stops all vCPUs and completes when they stand still. Emits STOP if they were running; does
+    /// nothing otherwise.
+    fn stop(&self) -> BoxFuture<'_, Result<(), QmpError>>;
+
+    /// Lets the vCPUs run. Emits RESUME if they stood still; does nothing otherwise.
+    fn cont(&self) -> BoxFuture<'_, Result<(), QmpError>>;
+
+    /// Resets the machine, or asks for it. Emits RESET.
+    fn system_reset(&self) -> BoxFuture<'_, Result<(), QmpError>>;
+
+    /// Presses the power button. Emits POWERDOWN.
+    fn system_powerdown(&self) -> BoxFuture<'_, Result<(), QmpError>>;
+
+    /// Asks for the end of the program and returns at once, so that the reply still goes out.
+    /// SHUTDOWN is emitted on the way.
+    fn quit(&self) -> BoxFuture<'_, Result<(), QmpError>>;
+}

@@ -1,0 +1,205 @@
+//! The monitor as the program sees it.
+
+use crate::commands;
+use crate::core::{Core, Env};
+use crate::hmp::{Echo, HmpSession};
+use crate::machine::Machine;
+use crate::registry::Registry;
+use crate::session::dispatcher::{self, Dispatcher};
+use crate::session::endpoint::{Address, Endpoint};
+use crate::session::hub::{EventSink, Hub};
+use crate::session::listener::{self, ListenError, Listening};
+use crate::session::serve::serve;
+use crate::wire::Style;
+use reactor::sync::Notify;
+use reactor::{CancelOnDrop, Fd, Reactors, io, sleep, timeout};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// What is served on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Qmp(Style),
+    Hmp,
+}
+
+/// A monitor: its sockets, its sessions and its commands. Dropping it closes the sockets and
+/// removes their files; connections end with the reactors.
+pub struct Monitor {
+    core: Arc<Core>,
+    servers: Mutex<Vec<Server>>,
+}
+
+/// A listening socket and the task that accepts on it.
+struct Server {
+    _accepting: CancelOnDrop<()>,
+    first_client: Option<Arc<FirstClient>>,
+    _listening: Listening,
+}
+
+/// For `wait=on`.
+#[derive(Default)]
+struct FirstClient {
+    came: AtomicBool,
+    notify: Notify,
+}
+
+impl Monitor {
+    /// A monitor on the given contexts. Nothing runs yet; events may already be emitted.
+    pub fn new(reactors: &Reactors) -> Self {
+        Self::with_registry(reactors, commands::registry())
+    }
+
+    pub(crate) fn with_registry(reactors: &Reactors, registry: Registry<Env>) -> Self {
+        let core = Core {
+            registry,
+            dispatcher: Dispatcher::default(),
+            hub: Hub::new(reactors.monitor()),
+            coroutine_lane: reactor::sync::Mutex::new(()),
+            machine: OnceLock::new(),
+            reactors: reactors.clone(),
+        };
+        Self { core: Arc::new(core), servers: Mutex::default() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Where the machine's events go in.
+    pub fn events(&self) -> EventSink {
+        EventSink(Arc::clone(&self.core.hub))
+    }
+
+    /// Serves QMP at `endpoint`. Clients are accepted and greeted from now on; their in-band
+    /// commands wait for [`start`](Self::start). Gives the address; a TCP port 0 has become the one
+    /// that was assigned. Blocks for the time of a few system calls.
+    pub fn listen_qmp(&self, endpoint: &Endpoint, style: Style) -> Result<Address, ListenError> {
+        self.listen(endpoint, Protocol::Qmp(style))
+    }
+
+    /// Serves HMP at `endpoint`; otherwise as [`listen_qmp`](Self::listen_qmp). Commands typed
+    /// before [`start`](Self::start) fail.
+    pub fn listen_hmp(&self, endpoint: &Endpoint) -> Result<Address, ListenError> {
+        self.listen(endpoint, Protocol::Hmp)
+    }
+
+    fn listen(&self, endpoint: &Endpoint, protocol: Protocol) -> Result<Address, ListenError> {
+        let listening = listener::open(&endpoint.address)?;
+        let address = listening.address.clone();
+        let first_client = endpoint.wait.then(Arc::<FirstClient>::default);
+        let accepting =
+            accept(Arc::clone(&self.core), listening.fd.clone(), protocol, first_client.clone());
+        let monitor = self.core.reactors.monitor();
+        let server = Server {
+            _accepting: CancelOnDrop::new(monitor.spawn("monitor-accept", accepting)),
+            first_client,
+            _listening: listening,
+        };
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).push(server);
+        Ok(address)
+    }
+
+    /// Waits until each socket with `wait=on` has had a client.
+    pub async fn wait_for_clients(&self) {
+        let waiting: Vec<_> = {
+            let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+            servers.iter().filter_map(|server| server.first_client.clone()).collect()
+        };
+        for client in waiting {
+            while !client.came.load(Ordering::Acquire) {
+                client.notify.notified().await;
+            }
+        }
+    }
+
+    /// The machine is there: commands are executed from now on. Any thread; once.
+    ///
+    /// # Panics
+    /// When called a second time: a mistake in the program.
+    pub fn start(&self, machine: Arc<dyn Machine>) {
+        assert!(self.core.machine.set(machine).is_ok(), "a monitor is started once");
+        let dispatcher = dispatcher::monitor_qmp_dispatch(Arc::clone(&self.core));
+        self.core.reactors.iohandler().spawn("qmp-dispatcher", dispatcher).detach();
+    }
+
+    /// An HMP session without a socket, for a terminal or a character device.
+    pub fn hmp_session(&self, echo: Echo) -> HmpSession {
+        HmpSession::new(Arc::clone(&self.core), echo)
+    }
+
+    /// The end: accepts nobody, starts no command, waits up to `limit` until the running ones have
+    /// ended and everything is sent, then closes all QMP sessions. The socket files are gone when
+    /// it begins to wait.
+    pub async fn shutdown(&self, limit: Duration) {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let core = Arc::clone(&self.core);
+        let settle = async {
+            core.dispatcher.close().await;
+            let hub = Arc::clone(&core.hub);
+            // Behind the events on their way: bottom halves run before tasks.
+            let flush = core.reactors.monitor().spawn("monitor-settle", async move {
+                for session in hub.sessions() {
+                    session.drained().await;
+                }
+            });
+            // It fails only when the context has ended.
+            let _ = flush.await;
+        };
+        if timeout(limit, settle).await.is_err() {
+            tracing::warn!("monitor clients did not read everything before the end");
+        }
+        for session in self.core.hub.sessions() {
+            session.close();
+        }
+    }
+}
+
+/// Accepts clients for ever. In the monitor context.
+async fn accept(
+    core: Arc<Core>,
+    listening: Fd,
+    protocol: Protocol,
+    first_client: Option<Arc<FirstClient>>,
+) {
+    /// After an error that time may cure, such as no free descriptor.
+    const PAUSE: Duration = Duration::from_millis(100);
+    let monitor = core.reactors.monitor().clone();
+    loop {
+        let fd = match io::accept(&listening).await {
+            Ok(fd) => fd,
+            Err(error) if is_of_the_client(&error) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "a monitor client cannot be accepted");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        if let Some(first) = &first_client {
+            first.came.store(true, Ordering::Release);
+            first.notify.notify_one();
+        }
+        match protocol {
+            Protocol::Qmp(style) => {
+                send_small_packets_at_once(&fd);
+                monitor.spawn("qmp-session", serve(Arc::clone(&core), fd, style)).detach();
+            }
+            Protocol::Hmp => {
+                let session = HmpSession::new(Arc::clone(&core), Echo::Off);
+                monitor.spawn("hmp-session", session.serve(fd)).detach();
+            }
+        }
+    }
+}
+
+fn is_of_the_client(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNABORTED))
+}
+
+/// Turns Nagle's algorithm off where there is one: a UNIX socket refuses, which is fine.
+fn send_small_packets_at_once(fd: &Fd) {
+    let _ = nix::sys::socket::setsockopt(&fd.as_fd(), nix::sys::socket::sockopt::TcpNoDelay, &true);
+}

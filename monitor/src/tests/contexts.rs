@@ -1,0 +1,150 @@
+//! Which context runs what: the rules of the monitor's design, line by line.
+
+use super::stage::{Stage, stage};
+use serde_json::json;
+
+#[test]
+fn each_kind_of_command_runs_in_its_context() {
+    stage(|stage| {
+        let mut client = stage.client();
+        assert_eq!(client.run("x-where"), json!("iohandler"));
+        assert_eq!(client.run("x-where-co"), json!("main"));
+        assert_eq!(client.oob("x-where-oob"), json!("monitor"));
+    });
+}
+
+#[test]
+fn out_of_band_commands_overtake_a_command_that_waits() {
+    stage(|stage| {
+        let entered = stage.gate.watch();
+        let mut client = stage.client();
+        client.send(json!({"execute": "x-wait", "id": "slow"}).to_string());
+        entered.recv().unwrap();
+        for _ in 0..3 {
+            assert_eq!(client.oob("x-where-oob"), json!("monitor"));
+        }
+        stage.gate.open();
+        assert_eq!(client.message(), json!({"return": "main", "id": "slow"}));
+    });
+}
+
+#[test]
+fn out_of_band_and_plain_commands_go_on_while_main_is_busy() {
+    stage(|stage| {
+        let mut client = stage.client();
+        let blocked = Stage::block(stage.reactors.main());
+        assert_eq!(client.oob("x-where-oob"), json!("monitor"));
+        assert_eq!(client.run("query-status")["running"], json!(true));
+        client.send(json!({"execute": "x-where-co", "id": 1}).to_string());
+        assert_eq!(client.oob("x-where-oob"), json!("monitor"));
+        drop(blocked);
+        assert_eq!(client.message(), json!({"return": "main", "id": 1}));
+    });
+}
+
+#[test]
+fn out_of_band_commands_go_on_while_iohandler_is_busy() {
+    stage(|stage| {
+        let mut client = stage.client();
+        let blocked = Stage::block(stage.reactors.iohandler());
+        client.send(json!({"execute": "x-where", "id": 1}).to_string());
+        assert_eq!(client.oob("x-where-oob"), json!("monitor"));
+        drop(blocked);
+        assert_eq!(client.message(), json!({"return": "iohandler", "id": 1}));
+    });
+}
+
+#[test]
+fn a_waiting_command_holds_up_no_other_session_but_other_coroutines() {
+    stage(|stage| {
+        let entered = stage.gate.watch();
+        let (mut slow, mut other) = (stage.client(), stage.client());
+        slow.send(json!({"execute": "x-wait"}).to_string());
+        entered.recv().unwrap();
+        assert_eq!(other.run("query-status")["status"], json!("running"));
+        // A second coroutine command waits for the first, and what follows it for it.
+        other.send(json!({"execute": "x-where-co", "id": 1}).to_string());
+        other.send(json!({"execute": "x-where", "id": 2}).to_string());
+        let mut third = stage.client();
+        assert_eq!(third.run("x-where"), json!("iohandler"));
+        assert_eq!(other.oob("x-where-oob"), json!("monitor"));
+        stage.gate.open();
+        assert_eq!(slow.message(), json!({"return": "main"}));
+        assert_eq!(other.message(), json!({"return": "main", "id": 1}));
+        assert_eq!(other.message(), json!({"return": "iohandler", "id": 2}));
+    });
+}
+
+#[test]
+fn a_session_gets_its_replies_in_the_order_of_its_requests() {
+    stage(|stage| {
+        let mut client = stage.client();
+        let mut text = String::new();
+        for id in 0..60 {
+            let command = ["x-where", "x-where-co", "none"][id % 3];
+            text += &json!({"execute": command, "id": id}).to_string();
+            if id % 10 == 5 {
+                text += "[1 2]";
+            }
+        }
+        client.send(text);
+        for id in 0..60 {
+            assert_eq!(client.message()["id"], json!(id));
+            if id % 10 == 5 {
+                let error = client.message();
+                assert!(error["error"]["desc"].as_str().unwrap().contains("separator"));
+            }
+        }
+    });
+}
+
+#[test]
+fn sessions_take_turns() {
+    stage(|stage| {
+        let (mut first, mut second) = (stage.client(), stage.client());
+        // Both queues are filled before the dispatcher looks at them.
+        let blocked = Stage::block(stage.reactors.iohandler());
+        for (n, client) in [&mut first, &mut second].into_iter().enumerate() {
+            for k in 0..3 {
+                client.send(json!({"execute": "x-turn", "id": [n, k]}).to_string());
+            }
+            // The queue is complete once an out-of-band command behind it has been answered.
+            client.oob("x-where-oob");
+        }
+        drop(blocked);
+        let mut turns = Vec::new();
+        for client in [&mut first, &mut second] {
+            for _ in 0..3 {
+                let reply = client.message();
+                turns.push((reply["return"].as_u64().unwrap(), reply["id"].clone()));
+            }
+        }
+        turns.sort_by_key(|(turn, _)| *turn);
+        let order: Vec<_> = turns.into_iter().map(|(_, id)| id).collect();
+        assert_eq!(
+            order,
+            [
+                json!([0, 0]),
+                json!([1, 0]),
+                json!([0, 1]),
+                json!([1, 1]),
+                json!([0, 2]),
+                json!([1, 2])
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_handler_that_panics_is_answered_for_and_nothing_stops() {
+    stage(|stage| {
+        let mut client = stage.client();
+        for command in ["x-panic", "x-panic-co", "x-panic"] {
+            let reply = client.ask(&json!({"execute": command, "id": 3}));
+            assert_eq!(reply["id"], json!(3));
+            assert_eq!(reply["error"]["class"], json!("GenericError"));
+        }
+        assert_eq!(client.run("x-where-co"), json!("main"));
+        assert_eq!(client.run("x-where"), json!("iohandler"));
+    });
+}

@@ -1,0 +1,10 @@
+//! The monitor as its clients see it: real sockets, real reactors, a machine that only remembers.
+
+mod client;
+mod contexts;
+mod events;
+mod flow;
+mod human;
+mod life;
+mod negotiation;
+mod stage;

@@ -1,0 +1,253 @@
+//! What the tests run on: reactors, a monitor with some commands of its own, a machine.
+
+use super::client::Client;
+use crate::EventSink;
+use crate::core::{Core, Env};
+use crate::event::{self, ShutdownCause};
+use crate::machine::{KvmInfo, Machine, RunState};
+use crate::registry::{Command, Registry};
+use crate::wire::Style;
+use crate::{BoxFuture, Endpoint, Monitor, QmpError, commands, qapi_struct};
+use reactor::Reactors;
+use reactor::sync::{Notify, oneshot};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+/// Everything a test may touch, on a thread outside of the reactors.
+pub(super) struct Stage {
+    pub(super) path: PathBuf,
+    pub(super) reactors: Reactors,
+    pub(super) core: Arc<Core>,
+    pub(super) machine: Arc<FakeMachine>,
+    pub(super) events: EventSink,
+    pub(super) gate: Arc<Gate>,
+    pub(super) monitor: Arc<Monitor>,
+}
+
+impl Stage {
+    pub(super) fn connect(&self) -> Client {
+        Client::connect(&self.path)
+    }
+
+    pub(super) fn client(&self) -> Client {
+        Client::negotiated(&self.path)
+    }
+
+    /// Holds a context's thread until the returned sender is dropped.
+    pub(super) fn block(context: &reactor::Context) -> mpsc::Sender<()> {
+        let (release, released) = mpsc::channel::<()>();
+        let (entered, entering) = mpsc::channel();
+        context.schedule_bh(move || {
+            entered.send(()).unwrap();
+            let _ = released.recv();
+        });
+        entering.recv().unwrap();
+        release
+    }
+
+    pub(super) fn sessions(&self) -> usize {
+        self.core.hub.sessions().len()
+    }
+}
+
+/// Runs `test` against a monitor that serves `path` of a directory of its own.
+pub(super) fn stage<T: Send + 'static>(test: impl FnOnce(&Stage) -> T + Send + 'static) -> T {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("qmp");
+    stage_at(&path, test)
+}
+
+pub(super) fn stage_at<T: Send + 'static>(
+    path: &Path,
+    test: impl FnOnce(&Stage) -> T + Send + 'static,
+) -> T {
+    let path = path.to_owned();
+    let cpus = reactor::allowed_cpus().unwrap();
+    let config = reactor::Config::with_cores(vec![cpus[0]]);
+    let result = reactor::run(config, move |reactors| async move {
+        let gate = Arc::new(Gate::default());
+        let monitor = Arc::new(Monitor::with_registry(&reactors, registry(&gate)));
+        let machine = Arc::new(FakeMachine::new(monitor.events()));
+        monitor.listen_qmp(&Endpoint::unix(&path), Style::Line).unwrap();
+        monitor.start(Arc::clone(&machine) as Arc<dyn Machine>);
+        let stage = Stage {
+            path,
+            reactors,
+            core: Arc::clone(monitor.core()),
+            machine,
+            events: monitor.events(),
+            gate,
+            monitor: Arc::clone(&monitor),
+        };
+        let (done, ended) = oneshot::channel();
+        std::thread::spawn(move || {
+            let result = catch_unwind(AssertUnwindSafe(|| test(&stage)));
+            let _ = done.send(result);
+        });
+        let result = ended.await.unwrap();
+        monitor.shutdown(Duration::from_secs(5)).await;
+        result
+    });
+    result.unwrap().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Lets commands wait until the test says so.
+#[derive(Default)]
+pub(super) struct Gate {
+    open: Notify,
+    entered: Mutex<Option<mpsc::Sender<()>>>,
+}
+
+impl Gate {
+    /// Gives a receiver that hears of each command that begins to wait.
+    pub(super) fn watch(&self) -> mpsc::Receiver<()> {
+        let (sender, receiver) = mpsc::channel();
+        *self.entered.lock().unwrap() = Some(sender);
+        receiver
+    }
+
+    /// Lets one command through.
+    pub(super) fn open(&self) {
+        self.open.notify_one();
+    }
+
+    async fn pass(&self) {
+        let entered = self.entered.lock().unwrap().clone();
+        if let Some(entered) = entered {
+            let _ = entered.send(());
+        }
+        self.open.notified().await;
+    }
+}
+
+qapi_struct! {
+    /// How much.
+    pub struct Fill {
+        /// Bytes.
+        pub bytes: u64 = "bytes",
+    }
+}
+
+fn here() -> Result<String, QmpError> {
+    Ok(reactor::current().name().to_owned())
+}
+
+fn registry(gate: &Arc<Gate>) -> Registry<Env> {
+    let mut registry = commands::registry();
+    registry.add(Command::plain("x-where", "", |_: &Env, (): ()| here()));
+    registry.add(Command::plain("x-where-oob", "", |_: &Env, (): ()| here()).allow_oob());
+    registry.add(Command::coroutine("x-where-co", "", |_: Env, (): ()| async { here() }));
+    let turns = AtomicU64::new(0);
+    registry.add(Command::plain("x-turn", "", move |_: &Env, (): ()| {
+        Ok(turns.fetch_add(1, Ordering::Relaxed))
+    }));
+    let waits = Arc::clone(gate);
+    registry.add(Command::coroutine("x-wait", "", move |_: Env, (): ()| {
+        let gate = Arc::clone(&waits);
+        async move {
+            gate.pass().await;
+            here()
+        }
+    }));
+    registry.add(Command::plain("x-fill", "", |_: &Env, fill: Fill| {
+        Ok("x".repeat(usize::try_from(fill.bytes).unwrap()))
+    }));
+    registry.add(Command::plain("x-panic", "", |_: &Env, (): ()| -> Result<(), QmpError> {
+        panic!("on purpose")
+    }));
+    registry.add(Command::coroutine("x-panic-co", "", |_: Env, (): ()| async {
+        if reactor::on_reactor() {
+            panic!("on purpose");
+        }
+        Ok(())
+    }));
+    registry
+}
+
+/// A machine without a guest.
+pub(super) struct FakeMachine {
+    state: Mutex<RunState>,
+    events: EventSink,
+    pub(super) quits: Mutex<u32>,
+}
+
+impl FakeMachine {
+    pub(super) fn new(events: EventSink) -> Self {
+        Self { state: Mutex::new(RunState::Running), events, quits: Mutex::new(0) }
+    }
+
+    pub(super) fn set(&self, state: RunState) -> RunState {
+        std::mem::replace(&mut self.state.lock().unwrap(), state)
+    }
+}
+
+/// Yields once, as a real machine would, and asserts where it runs.
+fn in_main(
+    act: impl FnOnce() -> Result<(), QmpError> + Send,
+) -> impl Future<Output = Result<(), QmpError>> + Send {
+    async move {
+        assert_eq!(reactor::current().name(), "main");
+        reactor::yield_now().await;
+        assert_eq!(reactor::current().name(), "main");
+        act()
+    }
+}
+
+impl Machine for FakeMachine {
+    fn name(&self) -> Option<String> {
+        Some("fake".to_owned())
+    }
+
+    fn run_state(&self) -> RunState {
+        *self.state.lock().unwrap()
+    }
+
+    fn kvm(&self) -> KvmInfo {
+        KvmInfo { enabled: true, present: true }
+    }
+
+    fn stop(&self) -> BoxFuture<'_, Result<(), QmpError>> {
+        Box::pin(in_main(|| {
+            if self.set(RunState::Paused) == RunState::Running {
+                self.events.emit(&event::Stop {});
+            }
+            Ok(())
+        }))
+    }
+
+    fn cont(&self) -> BoxFuture<'_, Result<(), QmpError>> {
+        Box::pin(in_main(|| {
+            if self.set(RunState::Running) != RunState::Running {
+                self.events.emit(&event::Resume {});
+            }
+            Ok(())
+        }))
+    }
+
+    fn system_reset(&self) -> BoxFuture<'_, Result<(), QmpError>> {
+        Box::pin(in_main(|| {
+            let reason = ShutdownCause::HostQmpSystemReset;
+            self.events.emit(&event::Reset { guest: false, reason });
+            Ok(())
+        }))
+    }
+
+    fn system_powerdown(&self) -> BoxFuture<'_, Result<(), QmpError>> {
+        Box::pin(in_main(|| {
+            self.events.emit(&event::Powerdown {});
+            Ok(())
+        }))
+    }
+
+    fn quit(&self) -> BoxFuture<'_, Result<(), QmpError>> {
+        Box::pin(in_main(|| {
+            *self.quits.lock().unwrap() += 1;
+            let reason = ShutdownCause::HostQmpQuit;
+            self.events.emit(&event::Shutdown { guest: false, reason });
+            Ok(())
+        }))
+    }
+}
