@@ -2,10 +2,11 @@
 
 use crate::clock::Clock;
 use crate::legacy::ConsoleOut;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use reactor::Fd;
-use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vcpu::bus::Space;
@@ -34,20 +35,28 @@ impl IrqLine for TestLine {
     }
 }
 
-/// A message vector: where it is routed to, and every change of that.
+/// A message vector: where it is routed to, how often that changed, and what was delivered.
 pub(crate) struct TestVector {
     fd: Fd,
     routed: Mutex<Vec<Option<MsiMessage>>>,
-    pub(crate) signalled: AtomicBool,
+    delivered: AtomicUsize,
 }
 
 impl TestVector {
     fn new() -> Self {
-        let null = File::open("/dev/null").expect("every Linux has /dev/null");
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let fd = EventFd::from_flags(flags).expect("an eventfd can be had");
         Self {
-            fd: Fd::from(OwnedFd::from(null)),
+            fd: Fd::from(OwnedFd::from(fd)),
             routed: Mutex::default(),
-            signalled: AtomicBool::new(false),
+            delivered: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn signal(&self) {
+        nix::unistd::write(&self.fd, &1u64.to_ne_bytes()).expect("its count is small");
+        if self.route_now().is_some() {
+            self.deliver();
         }
     }
 
@@ -57,6 +66,17 @@ impl TestVector {
 
     pub(crate) fn routes(&self) -> usize {
         self.routed.lock().unwrap().len()
+    }
+
+    pub(crate) fn delivered(&self) -> usize {
+        self.delivered.load(Ordering::Relaxed)
+    }
+
+    // The descriptor does not block: it has no count if the read fails.
+    fn deliver(&self) {
+        if nix::unistd::read(&self.fd, &mut [0; 8]).is_ok() {
+            self.delivered.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -68,13 +88,15 @@ impl MsiVector for TestVector {
     fn route(&self, message: Option<MsiMessage>) -> Result<(), IrqError> {
         self.routed.lock().unwrap().push(message);
         if message.is_some() {
-            self.signalled.store(false, Ordering::Relaxed);
+            self.deliver();
         }
         Ok(())
     }
 
     fn pending(&self) -> bool {
-        self.signalled.load(Ordering::Relaxed) && self.route_now().is_none()
+        let mut poll = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+        let ready = nix::poll::poll(&mut poll, PollTimeout::ZERO).expect("one descriptor");
+        self.route_now().is_none() && ready > 0
     }
 }
 

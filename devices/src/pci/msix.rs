@@ -139,8 +139,11 @@ impl Msix {
         }
     }
 
-    /// Fills `data` from `offset` into the pending bit array.
+    /// Fills `data` from `offset` into the pending bit array: all clear while MSI-X is off.
     pub fn read_pba(&self, offset: u64, data: &mut [u8]) {
+        if !self.enabled() {
+            return data.fill(0);
+        }
         for (at, byte) in (offset..).zip(data) {
             let first = at.saturating_mul(8) as usize;
             let vectors = self.vectors.iter().skip(first).take(8);
@@ -156,6 +159,9 @@ impl Msix {
         let enabled = control & MSIX_ENABLE != 0;
         let mut table = self.lock();
         let changed = enabled != table.enabled;
+        if changed && enabled {
+            self.forget_signals();
+        }
         table.enabled = enabled;
         table.function_masked = control & MSIX_FUNCTION_MASK != 0;
         for index in 0..table.entries.len() {
@@ -185,6 +191,16 @@ impl Msix {
         body[6..10].copy_from_slice(&(place.pba_offset & !7 | place.pba_bar as u32).to_le_bytes());
         mask[0..2].copy_from_slice(&(MSIX_ENABLE | MSIX_FUNCTION_MASK).to_le_bytes());
         (body, mask)
+    }
+
+    // What was signalled before MSI-X was switched off, or before a reset, is nothing that the guest
+    // waits for now.
+    fn forget_signals(&self) {
+        for vector in self.vectors.iter().filter(|vector| vector.pending()) {
+            // An eventfd that has a count gives it back at once; one that has none any more would do
+            // as well.
+            let _ = nix::unistd::read(vector.eventfd(), &mut [0; 8]);
+        }
     }
 
     /// Tells the accelerator about entry `index` if what it should do there has changed.

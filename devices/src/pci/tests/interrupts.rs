@@ -1,7 +1,6 @@
 //! INTx with sharing, and MSI-X.
 
 use super::*;
-use std::sync::atomic::Ordering;
 use vcpu::irq::MsiMessage;
 
 const TABLE: u64 = 0xe000_0000;
@@ -193,13 +192,34 @@ fn pending_bits_show_what_waits_behind_a_mask() {
     let (_, _, capability) = with_msix(&machine);
     control(&machine, capability, MSIX_ENABLE);
     let vector = machine.platform.vector(2);
-    vector.signalled.store(true, Ordering::Relaxed);
+    vector.signal();
     assert_eq!(machine.peek(PBA), 0b100);
     machine.mmio.write(PBA, &[0]);
     assert_eq!(machine.peek(PBA), 0b100, "the array is read-only");
     program(&machine, 2, 0xfee0_0000, 0x50, false);
-    assert_eq!(machine.peek(PBA), 0, "unmasking delivered it");
+    assert_eq!((machine.peek(PBA), vector.delivered()), (0, 1), "unmasking delivered it");
     assert_eq!(machine.peek(PBA + 7), 0);
+    vector.signal();
+    assert_eq!(vector.delivered(), 2);
+}
+
+#[test]
+fn what_was_signalled_before_a_reset_is_not_delivered_after_it() {
+    let machine = Machine::new();
+    let (_, _, capability) = with_msix(&machine);
+    control(&machine, capability, MSIX_ENABLE);
+    let vector = machine.platform.vector(0);
+    vector.signal();
+    machine.root.reset();
+    vector.signal();
+    machine.set_config_u32(4, 0x14, TABLE as u32);
+    machine.set_command(4, COMMAND_MEMORY);
+    assert_eq!(machine.peek(PBA), 0);
+    program(&machine, 0, 0xfee0_0000, 0x50, false);
+    control(&machine, capability, MSIX_ENABLE);
+    assert_eq!((machine.peek(PBA), vector.delivered()), (0, 0));
+    vector.signal();
+    assert_eq!(vector.delivered(), 1);
 }
 
 #[test]
