@@ -1,6 +1,11 @@
 //! The commands, a file for each group. Names, arguments, results and errors are those of QEMU 10;
 //! the ones that QEMU lacks are marked.
 
+#![expect(
+    clippy::unnecessary_wraps,
+    reason = "handlers have one shape, whether they can fail or not"
+)]
+
 pub(crate) mod inspect;
 pub(crate) mod monitor;
 pub(crate) mod reactors;

@@ -38,10 +38,8 @@ impl LineReader {
                 let line = std::mem::take(&mut self.line);
                 Input::Line(String::from_utf8_lossy(&line).into_owned())
             }
-            BACKSPACE | DELETE => match self.erase() {
-                true => Input::Echo(b"\x08 \x08"),
-                false => Input::Echo(b""),
-            },
+            BACKSPACE | DELETE if self.erase() => Input::Echo(b"\x08 \x08"),
+            BACKSPACE | DELETE => Input::Echo(b""),
             CTRL_U => {
                 while self.erase() {}
                 Input::Echo(b"\r\x1b[K")

@@ -131,15 +131,15 @@ qapi_struct! {
     }
 }
 
-fn here() -> Result<String, QmpError> {
-    Ok(reactor::current().name().to_owned())
+fn here() -> String {
+    reactor::current().name().to_owned()
 }
 
 fn registry(gate: &Arc<Gate>) -> Registry<Env> {
     let mut registry = commands::registry();
-    registry.add(Command::plain("x-where", "", |_: &Env, (): ()| here()));
-    registry.add(Command::plain("x-where-oob", "", |_: &Env, (): ()| here()).allow_oob());
-    registry.add(Command::coroutine("x-where-co", "", |_: Env, (): ()| async { here() }));
+    registry.add(Command::plain("x-where", "", |_: &Env, (): ()| Ok(here())));
+    registry.add(Command::plain("x-where-oob", "", |_: &Env, (): ()| Ok(here())).allow_oob());
+    registry.add(Command::coroutine("x-where-co", "", |_: Env, (): ()| async { Ok(here()) }));
     let turns = AtomicU64::new(0);
     registry.add(Command::plain("x-turn", "", move |_: &Env, (): ()| {
         Ok(turns.fetch_add(1, Ordering::Relaxed))
@@ -149,7 +149,7 @@ fn registry(gate: &Arc<Gate>) -> Registry<Env> {
         let gate = Arc::clone(&waits);
         async move {
             gate.pass().await;
-            here()
+            Ok(here())
         }
     }));
     registry.add(Command::plain("x-fill", "", |_: &Env, fill: Fill| {
@@ -159,9 +159,7 @@ fn registry(gate: &Arc<Gate>) -> Registry<Env> {
         panic!("on purpose")
     }));
     registry.add(Command::coroutine("x-panic-co", "", |_: Env, (): ()| async {
-        if reactor::on_reactor() {
-            panic!("on purpose");
-        }
+        assert!(!reactor::on_reactor(), "on purpose");
         Ok(())
     }));
     registry
@@ -185,15 +183,11 @@ impl FakeMachine {
 }
 
 /// Yields once, as a real machine would, and asserts where it runs.
-fn in_main(
-    act: impl FnOnce() -> Result<(), QmpError> + Send,
-) -> impl Future<Output = Result<(), QmpError>> + Send {
-    async move {
-        assert_eq!(reactor::current().name(), "main");
-        reactor::yield_now().await;
-        assert_eq!(reactor::current().name(), "main");
-        act()
-    }
+async fn in_main(act: impl FnOnce() -> Result<(), QmpError>) -> Result<(), QmpError> {
+    assert_eq!(reactor::current().name(), "main");
+    reactor::yield_now().await;
+    assert_eq!(reactor::current().name(), "main");
+    act()
 }
 
 impl Machine for FakeMachine {
