@@ -7,7 +7,7 @@ mod queue;
 
 pub(crate) use driver::{Driver, StatusBits};
 pub(crate) use platform::{EventPlatform, EventVector};
-pub(crate) use queue::{Buffer, DriverQueue, RawDescriptor, Used};
+pub(crate) use queue::{Buffer, DriverQueue, INDIRECT, NEXT, RawDescriptor, Used, WRITE};
 
 use super::Ram;
 use crate::pci::{Ecam, Function, PciRoot, PciRootConfig, PciWindows};

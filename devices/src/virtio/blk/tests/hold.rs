@@ -1,1 +1,144 @@
-//! To come.
+//! A disk whose requests end when the test says so.
+
+use crate::block::{
+    BoxFuture, Disk, DiskError, DiskInfo, DiskQueue, Done, Request, SegmentTable, Segments,
+};
+use crate::virtio::Ram;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+/// What all queues of the disk share with the test.
+#[derive(Default)]
+pub(super) struct Held {
+    state: Mutex<State>,
+    size: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    requests: Vec<Request>,
+    waiting: Vec<usize>,
+    ended: Vec<Done>,
+    waker: Option<Waker>,
+    aborted: bool,
+}
+
+impl Held {
+    /// Requests that have arrived so far.
+    pub(super) fn requests(&self) -> Vec<Request> {
+        self.state.lock().unwrap().requests.clone()
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.state.lock().unwrap().waiting.len()
+    }
+
+    pub(super) fn aborted(&self) -> bool {
+        self.state.lock().unwrap().aborted
+    }
+
+    /// Ends everything in flight.
+    pub(super) fn end_all(&self, result: Result<(), i32>) {
+        let mut state = self.state.lock().unwrap();
+        let slots = std::mem::take(&mut state.waiting);
+        state.ended.extend(slots.into_iter().map(|slot| Done { slot, result }));
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn set_size(&self, bytes: u64) {
+        self.size.store(bytes, Ordering::Relaxed);
+    }
+}
+
+/// The disk.
+pub(super) struct HoldDisk(pub(super) Arc<Held>);
+
+impl HoldDisk {
+    pub(super) fn new(bytes: u64) -> (Arc<Held>, Arc<dyn Disk>) {
+        let held = Arc::new(Held::default());
+        held.set_size(bytes);
+        (Arc::clone(&held), Arc::new(Self(held)))
+    }
+}
+
+impl Disk for HoldDisk {
+    fn name(&self) -> &str {
+        "held disk"
+    }
+
+    fn size(&self) -> u64 {
+        self.0.size.load(Ordering::Relaxed)
+    }
+
+    fn info(&self) -> DiskInfo {
+        DiskInfo {
+            read_only: false,
+            writeback: true,
+            physical_block: 512,
+            discard_granularity: None,
+        }
+    }
+
+    fn queue(
+        &self,
+        ram: &Arc<Ram>,
+        slots: usize,
+        segments: usize,
+    ) -> io::Result<Box<dyn DiskQueue>> {
+        let table = SegmentTable::new(Arc::clone(ram), slots, segments);
+        Ok(Box::new(HoldQueue { held: Arc::clone(&self.0), table, in_flight: 0 }))
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<(), DiskError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), DiskError>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+struct HoldQueue {
+    held: Arc<Held>,
+    table: SegmentTable,
+    in_flight: usize,
+}
+
+impl DiskQueue for HoldQueue {
+    fn segments(&mut self, slot: usize) -> Segments<'_> {
+        self.table.slot(slot)
+    }
+
+    fn submit(&mut self, slot: usize, request: Request) {
+        self.in_flight += 1;
+        let mut state = self.held.state.lock().unwrap();
+        state.requests.push(request);
+        state.waiting.push(slot);
+    }
+
+    fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+        let mut state = self.held.state.lock().unwrap();
+        match state.ended.pop() {
+            Some(done) => {
+                self.in_flight -= 1;
+                Poll::Ready(done)
+            }
+            None => {
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    fn abort(&mut self) {
+        self.held.state.lock().unwrap().aborted = true;
+    }
+}
