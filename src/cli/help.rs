@@ -1,0 +1,92 @@
+//! What `-help` prints; also the list of options that take a value.
+
+/// Option, its value, what it does.
+const OPTIONS: &[(&str, &str, &str)] = &[
+    (
+        "kernel",
+        "FILE",
+        "boot this kernel: vmlinux or another PVH ELF, or bzImage (default: the embedded guest)",
+    ),
+    ("initrd", "FILE", "initial RAM disk of the kernel"),
+    (
+        "append",
+        "TEXT",
+        "command line of the kernel; of the embedded guest: commands, such as \"check;poweroff\"",
+    ),
+    ("m", "SIZE", "RAM in MiB, or with a suffix (512M, 6G); default 128M"),
+    ("smp", "N", "vCPUs; also cpus=N,sockets=N,cores=N,threads=N; default 1"),
+    ("cpu", "host[,+F][,-F]", "the host's CPU, with features added or taken away"),
+    (
+        "drive",
+        "file=PATH[,...]",
+        "a disk: format=raw, if=virtio|none, id=ID, serial=TEXT, readonly=on|off,",
+    ),
+    (
+        "",
+        "",
+        "  cache=none|writeback|writethrough|directsync|unsafe, discard=ignore|unmap, file.locking=on|off",
+    ),
+    (
+        "device",
+        "virtio-blk-pci,drive=ID[,...]",
+        "a device for a drive with if=none: num-queues=N, queue-size=N, serial=TEXT, addr=SLOT",
+    ),
+    ("serial", "WHERE", "COM1: mon:stdio (default), stdio, file:PATH, null, none"),
+    (
+        "qmp",
+        "unix:PATH,server=on,wait=off",
+        "QMP socket; also tcp:ADDRESS:PORT,server=on,wait=off; may be repeated",
+    ),
+    ("monitor", "WHERE", "monitor for people: unix:PATH,server=on,wait=off, tcp:..., stdio, none"),
+    ("name", "TEXT", "the guest's name, for query-name"),
+    ("machine", "pc", "machine type; also accel=kvm"),
+    ("M", "pc", "the same"),
+    ("accel", "kvm", "accelerator"),
+    ("display", "none", "there is no other display"),
+    (
+        "reactor",
+        "cores=LIST,poll-max-ns=N",
+        "host CPUs of the I/O reactors (0-3, 0:2:5); how long they poll before they sleep",
+    ),
+    ("nographic", "", "serial console and monitor on the terminal (the default)"),
+    ("nodefaults", "", "no scratch disk, no default QMP socket, no default console"),
+    ("S", "", "do not start the vCPUs; type cont in the monitor"),
+    ("no-reboot", "", "exit when the guest resets"),
+    ("no-shutdown", "", "stop, but do not exit, when the guest powers off"),
+    ("enable-kvm", "", "accepted; KVM is always used"),
+    ("version", "", "print the version"),
+    ("help", "", "print this"),
+];
+
+/// Whether `-option VALUE` exists.
+pub(super) fn takes_value(option: &str) -> bool {
+    OPTIONS.iter().any(|(name, value, _)| !value.is_empty() && *name == option)
+}
+
+/// One line with the version.
+pub(super) fn version() -> String {
+    concat!("ringvisor ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
+}
+
+/// The help text.
+pub(super) fn text() -> String {
+    let mut text = version();
+    text.push_str("usage: ringvisor [options]\n\n");
+    for (name, value, what) in OPTIONS {
+        if name.is_empty() {
+            text.push_str(&format!("{:33}{what}\n", ""));
+            continue;
+        }
+        let left = format!("-{name} {value}");
+        if left.len() > 31 {
+            text.push_str(&format!("{left}\n{:33}{what}\n", ""));
+        } else {
+            text.push_str(&format!("{left:33}{what}\n"));
+        }
+    }
+    text.push_str(
+        "\nOn the terminal: Ctrl-A H help, Ctrl-A X quit, Ctrl-A C console or monitor.\n\
+         Try: ringvisor -append \"check;poweroff\"\n",
+    );
+    text
+}

@@ -1,0 +1,290 @@
+//! The command line: QEMU's option names and value syntax, into a [`Config`].
+//!
+//! Parsed by hand: options with one dash and long names are not what argument crates speak.
+
+mod drive;
+mod help;
+mod keyval;
+
+use crate::config::{Config, ReactorConfig, Serial};
+use drive::Drives;
+use keyval::KeyVal;
+use monitor::Endpoint;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use vcpu::cpuid::Topology;
+
+/// What the user wants.
+#[derive(Debug)]
+pub(crate) enum Invocation {
+    /// Print this and end with success.
+    Print(String),
+    /// Run a machine.
+    Run(Box<Config>),
+}
+
+/// Options in the order of the help text, collected before they are judged together.
+#[derive(Default)]
+struct Raw {
+    name: Option<String>,
+    memory: Option<u64>,
+    topology: Option<Topology>,
+    cpu: Option<String>,
+    kernel: Option<PathBuf>,
+    initrd: Option<PathBuf>,
+    append: Option<String>,
+    drives: Drives,
+    qmp: Vec<Endpoint>,
+    hmp: Vec<Endpoint>,
+    hmp_on_stdio: bool,
+    serial: Option<Serial>,
+    nographic: bool,
+    no_defaults: bool,
+    start_paused: bool,
+    no_reboot: bool,
+    no_shutdown: bool,
+    reactor: ReactorConfig,
+}
+
+/// Parses the arguments after the program's name. The error is one line for the user.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, String> {
+    let mut raw = Raw::default();
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        let arg = text(arg)?;
+        let Some(option) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')) else {
+            return Err(format!(
+                "'{arg}' is no option; a disk is given as -drive file={arg},format=raw,if=virtio"
+            ));
+        };
+        match option {
+            "h" | "help" | "?" => return Ok(Invocation::Print(help::text())),
+            "version" => return Ok(Invocation::Print(help::version())),
+            "S" => raw.start_paused = true,
+            "nographic" => raw.nographic = true,
+            "nodefaults" => raw.no_defaults = true,
+            "no-reboot" => raw.no_reboot = true,
+            "no-shutdown" => raw.no_shutdown = true,
+            // KVM is the only accelerator, so this is what happens anyway.
+            "enable-kvm" => {}
+            _ => {
+                let takes_value = help::takes_value(option)
+                    .then(|| args.next())
+                    .ok_or_else(|| format!("there is no option -{option}; see: ringvisor -help"))?;
+                let value = takes_value.ok_or_else(|| format!("-{option} needs a value"))?;
+                raw.take(option, text(value)?)?;
+            }
+        }
+    }
+    raw.finish().map(|config| Invocation::Run(Box::new(config)))
+}
+
+fn text(arg: OsString) -> Result<String, String> {
+    arg.into_string().map_err(|arg| format!("{} is not valid UTF-8", arg.display()))
+}
+
+impl Raw {
+    fn take(&mut self, option: &str, value: String) -> Result<(), String> {
+        match option {
+            "name" => self.name = Some(name(&value)?),
+            "m" => self.memory = Some(memory(&value)?),
+            "smp" => self.topology = Some(smp(&value)?),
+            "cpu" => self.cpu = Some(value),
+            "kernel" => self.kernel = Some(value.into()),
+            "initrd" => self.initrd = Some(value.into()),
+            "append" => self.append = Some(value),
+            "drive" => self.drives.drive(&value)?,
+            "device" => self.drives.device(&value)?,
+            "qmp" => self.qmp.push(endpoint("qmp", &value)?),
+            "monitor" => match value.as_str() {
+                "none" => {}
+                "stdio" => self.hmp_on_stdio = true,
+                _ => self.hmp.push(endpoint("monitor", &value)?),
+            },
+            "serial" => self.serial = Some(serial(&value)?),
+            "display" if value == "none" => {}
+            "display" => {
+                return Err(format!(
+                    "-display {value}: only none is there; the console is the serial port"
+                ));
+            }
+            "machine" | "M" => machine(&value)?,
+            "accel" => accel(&value)?,
+            "reactor" => self.reactor = reactor(&value)?,
+            _ => return Err(format!("-{option} is not handled")),
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Config, String> {
+        if self.kernel.is_none() && self.initrd.is_some() {
+            return Err("-initrd needs a -kernel".to_owned());
+        }
+        let embedded = self.kernel.is_none();
+        let mut disks = self.drives.finish()?;
+        if embedded && disks.is_empty() && !self.no_defaults {
+            disks.push(drive::scratch());
+        }
+        let mut qmp = self.qmp;
+        if embedded && qmp.is_empty() && !self.no_defaults {
+            qmp.push(default_qmp());
+        }
+        let default_serial = if self.no_defaults && !self.nographic {
+            Serial::Null
+        } else {
+            Serial::Stdio { mux: true }
+        };
+        let serial = match (self.serial, self.hmp_on_stdio) {
+            (serial, false) => serial.unwrap_or(default_serial),
+            (None, true) => Serial::Stdio { mux: true },
+            (Some(_), true) => {
+                return Err("-monitor stdio and -serial cannot be combined; use -serial mon:stdio"
+                    .to_owned());
+            }
+        };
+        let cpu = self.cpu.as_deref().unwrap_or("host");
+        Ok(Config {
+            name: self.name,
+            ram_size: self.memory.unwrap_or(vcpu::memory::layout::DEFAULT_RAM),
+            topology: self.topology.unwrap_or(Topology::cores(1)),
+            cpu: cpu.parse().map_err(|error| format!("-cpu {cpu}: {error}"))?,
+            kernel: self.kernel,
+            initrd: self.initrd,
+            append: self.append.unwrap_or_default(),
+            disks,
+            qmp,
+            hmp: self.hmp,
+            serial,
+            start_paused: self.start_paused,
+            no_reboot: self.no_reboot,
+            no_shutdown: self.no_shutdown,
+            reactor: self.reactor,
+        })
+    }
+}
+
+/// A QMP socket for a machine that was given none: it is how the machine is managed at all.
+fn default_qmp() -> Endpoint {
+    let dir = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    Endpoint::unix(dir.join(format!("ringvisor-{}.qmp", std::process::id())))
+}
+
+fn endpoint(option: &str, value: &str) -> Result<Endpoint, String> {
+    Endpoint::parse(value).map_err(|error| format!("-{option}: {error}"))
+}
+
+fn name(value: &str) -> Result<String, String> {
+    let mut kv = KeyVal::parse("name", value, Some("guest"))?;
+    let name = kv.take("guest").unwrap_or_default();
+    kv.finish("guest")?;
+    Ok(name)
+}
+
+fn memory(value: &str) -> Result<u64, String> {
+    let mut kv = KeyVal::parse("m", value, Some("size"))?;
+    let text = kv.take("size").unwrap_or_default();
+    let size = keyval::size(&text, 1 << 20).filter(|size| *size > 0);
+    let size =
+        size.ok_or_else(|| kv.error(&format!("'{text}' is no size; write 512 (MiB), 512M or 2G")))?;
+    kv.finish("size")?;
+    Ok(size)
+}
+
+fn smp(value: &str) -> Result<Topology, String> {
+    let mut kv = KeyVal::parse("smp", value, Some("cpus"))?;
+    let mut number = |key| kv.take_number(key, 1..=65_536);
+    let (cpus, cpus_max) = (number("cpus")?, number("maxcpus")?);
+    let (sockets, cores, threads) = (number("sockets")?, number("cores")?, number("threads")?);
+    let (per_socket, per_core) = (cores.unwrap_or(1), threads.unwrap_or(1));
+    let known = sockets.unwrap_or(1).saturating_mul(per_socket).saturating_mul(per_core);
+    let count = cpus.unwrap_or(known);
+    if cpus_max.is_some_and(|max| max != count) {
+        return Err(kv.error("vCPUs cannot be hot-plugged: 'maxcpus' must equal 'cpus'"));
+    }
+    kv.finish("cpus, sockets, cores, threads, maxcpus")?;
+    // What is left open is filled with cores, as QEMU's machines do today.
+    let cores = match cores {
+        None if count.is_multiple_of(known) => count / known,
+        _ => per_socket,
+    };
+    let sockets = sockets.unwrap_or_else(|| (count / (cores * per_core)).max(1));
+    if sockets.saturating_mul(cores).saturating_mul(per_core) != count {
+        return Err(format!(
+            "-smp: sockets * cores * threads is {}, not {count}",
+            sockets * cores * per_core
+        ));
+    }
+    let part = |n: u64| u32::try_from(n).map_err(|_| format!("-smp: {count} vCPUs are too many"));
+    Ok(Topology { sockets: part(sockets)?, cores: part(cores)?, threads: part(per_core)? })
+}
+
+fn serial(value: &str) -> Result<Serial, String> {
+    Ok(match value {
+        "stdio" => Serial::Stdio { mux: false },
+        "mon:stdio" => Serial::Stdio { mux: true },
+        "null" | "none" => Serial::Null,
+        _ => match value.strip_prefix("file:") {
+            Some(path) if !path.is_empty() => Serial::File(path.into()),
+            _ => {
+                let known = "stdio, mon:stdio, file:PATH, null, none";
+                return Err(format!(
+                    "-serial {value}: there is no such back end; there are {known}"
+                ));
+            }
+        },
+    })
+}
+
+fn machine(value: &str) -> Result<(), String> {
+    let mut kv = KeyVal::parse("machine", value, Some("type"))?;
+    match kv.take("type").as_deref() {
+        None | Some("pc") => {}
+        Some(other) => return Err(kv.error(&format!("there is no machine '{other}'; there is pc"))),
+    }
+    if let Some(accelerator) = kv.take("accel") {
+        accel(&accelerator)?;
+    }
+    kv.finish("type, accel")
+}
+
+fn accel(value: &str) -> Result<(), String> {
+    let mut kv = KeyVal::parse("accel", value, Some("accel"))?;
+    // As in QEMU, the first usable one of a list wins.
+    let list = kv.take("accel").unwrap_or_default();
+    if !list.split(':').any(|name| name == "kvm") {
+        return Err(kv.error(&format!("there is no accelerator '{list}'; there is kvm")));
+    }
+    kv.finish("accel")
+}
+
+fn reactor(value: &str) -> Result<ReactorConfig, String> {
+    let mut kv = KeyVal::parse("reactor", value, None)?;
+    let cores = match kv.take("cores") {
+        None => None,
+        Some(text) => Some(cpu_list(&text).ok_or_else(|| {
+            kv.error(&format!("cores={text}: write host CPUs as 0-3 or 0:2:5-7"))
+        })?),
+    };
+    let poll_ns_max = kv.take_number("poll-max-ns", 0..=1_000_000_000)?.unwrap_or(0);
+    kv.finish("cores, poll-max-ns")?;
+    Ok(ReactorConfig { cores, poll_ns_max })
+}
+
+/// `0-3`, `5`, or several of these separated by colons (commas separate the keys).
+fn cpu_list(text: &str) -> Option<Vec<usize>> {
+    let mut cpus = Vec::new();
+    for part in text.split(':') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        if first > last || last >= 4096 {
+            return None;
+        }
+        cpus.extend(first..=last);
+    }
+    cpus.sort_unstable();
+    cpus.dedup();
+    Some(cpus)
+}
+
+#[cfg(test)]
+mod tests;

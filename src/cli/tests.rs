@@ -1,0 +1,120 @@
+use super::{Invocation, parse};
+use crate::config::{Config, Image, Serial};
+use std::ffi::OsString;
+
+fn config(args: &[&str]) -> Config {
+    match parse(args.iter().map(OsString::from)) {
+        Ok(Invocation::Run(config)) => *config,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn error(args: &[&str]) -> String {
+    parse(args.iter().map(OsString::from)).unwrap_err()
+}
+
+#[test]
+fn without_options_the_embedded_guest_gets_a_disk_and_a_socket() {
+    let config = config(&[]);
+    assert!(config.kernel.is_none());
+    assert!(matches!(config.disks[..], [ref disk] if matches!(disk.image, Image::Scratch(_))));
+    assert_eq!(config.qmp.len(), 1);
+    assert_eq!(config.serial, Serial::Stdio { mux: true });
+    assert_eq!((config.ram_size, config.topology.count()), (128 << 20, 1));
+}
+
+#[test]
+fn a_linux_machine_is_what_it_says() {
+    let config = config(&[
+        "-kernel",
+        "vmlinux",
+        "-initrd",
+        "initramfs",
+        "-append",
+        "console=ttyS0 quiet",
+        "-m",
+        "512",
+        "-smp",
+        "2",
+        "-drive",
+        "file=disk.raw,format=raw,if=virtio",
+        "-qmp",
+        "unix:/tmp/x.qmp,server=on,wait=off",
+        "-nographic",
+    ]);
+    assert_eq!(config.append, "console=ttyS0 quiet");
+    assert_eq!((config.ram_size, config.topology.count()), (512 << 20, 2));
+    assert_eq!(config.disks.len(), 1);
+    assert_eq!(config.qmp.len(), 1);
+}
+
+#[test]
+fn a_device_takes_its_drive_whatever_the_order() {
+    let config = config(&[
+        "--device",
+        "virtio-blk-pci,drive=d,num-queues=4,serial=s,addr=04.0",
+        "-drive",
+        "file=x,if=none,id=d,cache=none",
+    ]);
+    let disk = &config.disks[0];
+    assert_eq!((disk.queues, disk.slot, disk.serial.as_deref()), (4, Some((4, 0)), Some("s")));
+}
+
+#[test]
+fn mistakes_are_named_with_what_to_do() {
+    for (args, expected) in [
+        (&["-kernle", "x"][..], "there is no option -kernle; see: ringvisor -help"),
+        (&["-kernel"], "-kernel needs a value"),
+        (
+            &["disk.raw"],
+            "'disk.raw' is no option; a disk is given as -drive file=disk.raw,format=raw,if=virtio",
+        ),
+        (&["-m", "lots"], "-m: 'lots' is no size; write 512 (MiB), 512M or 2G"),
+        (&["-m", "0"], "-m: '0' is no size; write 512 (MiB), 512M or 2G"),
+        (&["-smp", "0"], "-smp: 'cpus' takes a number from 1 to 65536, not '0'"),
+        (&["-smp", "4,cores=3"], "-smp: sockets * cores * threads is 3, not 4"),
+        (&["-drive", "file=x,format=qcow3"], "-drive: there is no format 'qcow3'; there is raw"),
+        (&["-drive", "if=virtio"], "-drive: a drive needs file=PATH"),
+        (
+            &["-drive", "file=x,if=none,id=a"],
+            "-drive id=a is used by no device; add -device virtio-blk-pci,drive=a",
+        ),
+        (
+            &["-device", "virtio-blk-pci,drive=a"],
+            "-device: there is no free drive 'a'; add -drive id=a,if=none,file=...",
+        ),
+        (&["-device", "floppy"], "-device: there is no device 'floppy'; there is virtio-blk-pci"),
+        (&["-machine", "q35"], "-machine: there is no machine 'q35'; there is pc"),
+        (&["-accel", "tcg"], "-accel: there is no accelerator 'tcg'; there is kvm"),
+        (&["-initrd", "x"], "-initrd needs a -kernel"),
+        (&["-reactor", "cores=3-1"], "-reactor: cores=3-1: write host CPUs as 0-3 or 0:2:5-7"),
+        (
+            &["-serial", "tape"],
+            "-serial tape: there is no such back end; there are stdio, mon:stdio, file:PATH, null, none",
+        ),
+    ] {
+        assert_eq!(error(args), expected);
+    }
+    assert!(error(&["-cpu", "486"]).starts_with("-cpu 486: "));
+    assert!(error(&["-qmp", "carrier-pigeon"]).starts_with("-qmp: 'carrier-pigeon' "));
+}
+
+#[test]
+fn kvm_in_a_list_of_accelerators_is_found() {
+    config(&["-accel", "tcg:kvm", "-machine", "pc,accel=kvm"]);
+}
+
+#[test]
+fn reactor_cores_are_a_list() {
+    let config = config(&["-reactor", "cores=5:0-1,poll-max-ns=1000"]);
+    assert_eq!(config.reactor.cores, Some(vec![0, 1, 5]));
+    assert_eq!(config.reactor.poll_ns_max, 1000);
+}
+
+#[test]
+fn help_lists_every_option() {
+    let Ok(Invocation::Print(help)) = parse([OsString::from("-help")]) else { panic!() };
+    for option in ["-kernel FILE", "-drive file=PATH", "-no-reboot", "Ctrl-A X"] {
+        assert!(help.contains(option), "{option}");
+    }
+}

@@ -1,0 +1,69 @@
+//! What a machine is made of, checked and free of option syntax.
+
+use devices::block::FileOptions;
+use monitor::Endpoint;
+use std::path::PathBuf;
+use vcpu::cpuid::{CpuModel, Topology};
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) name: Option<String>,
+    /// Bytes.
+    pub(crate) ram_size: u64,
+    pub(crate) topology: Topology,
+    pub(crate) cpu: CpuModel,
+    /// `None`: the embedded guest.
+    pub(crate) kernel: Option<PathBuf>,
+    pub(crate) initrd: Option<PathBuf>,
+    pub(crate) append: String,
+    pub(crate) disks: Vec<DiskConfig>,
+    pub(crate) qmp: Vec<Endpoint>,
+    pub(crate) hmp: Vec<Endpoint>,
+    pub(crate) serial: Serial,
+    /// `-S`.
+    pub(crate) start_paused: bool,
+    pub(crate) no_reboot: bool,
+    pub(crate) no_shutdown: bool,
+    pub(crate) reactor: ReactorConfig,
+}
+
+/// A virtio-blk-pci device and its image.
+#[derive(Debug)]
+pub(crate) struct DiskConfig {
+    /// The device's id, where it was given one.
+    pub(crate) id: Option<String>,
+    pub(crate) image: Image,
+    pub(crate) serial: Option<String>,
+    /// 0: one for each vCPU, as in QEMU.
+    pub(crate) queues: u16,
+    pub(crate) queue_size: u16,
+    pub(crate) slot: Option<(u8, u8)>,
+}
+
+/// Where a disk's bytes are.
+#[derive(Debug)]
+pub(crate) enum Image {
+    File(FileOptions),
+    /// Anonymous, of so many bytes, gone with the process.
+    Scratch(u64),
+}
+
+/// Where COM1 goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Serial {
+    /// The terminal; with a monitor behind Ctrl-A C when `mux` is set.
+    Stdio { mux: bool },
+    /// Into a file.
+    File(PathBuf),
+    /// Nowhere.
+    Null,
+}
+
+/// `-reactor`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ReactorConfig {
+    /// Host CPUs; `None`: all that the process may use.
+    pub(crate) cores: Option<Vec<usize>>,
+    pub(crate) poll_ns_max: u64,
+}

@@ -1,0 +1,53 @@
+//! Raw mode of the terminal.
+
+use nix::sys::termios::{
+    InputFlags, LocalFlags, OutputFlags, SetArg, Termios, tcgetattr, tcsetattr,
+};
+use std::io::IsTerminal;
+
+/// The terminal is in raw mode while this lives: each key goes to the guest, Ctrl-C included.
+pub(crate) struct RawTerminal {
+    before: Termios,
+}
+
+impl RawTerminal {
+    /// Switches stdin, where it is a terminal. `None` where it is none, or refuses.
+    pub(crate) fn enter() -> Option<Self> {
+        let stdin = std::io::stdin();
+        if !stdin.is_terminal() {
+            return None;
+        }
+        let before = tcgetattr(&stdin).ok()?;
+        let mut raw = before.clone();
+        raw.input_flags.remove(
+            InputFlags::IGNBRK
+                | InputFlags::BRKINT
+                | InputFlags::PARMRK
+                | InputFlags::ISTRIP
+                | InputFlags::INLCR
+                | InputFlags::IGNCR
+                | InputFlags::ICRNL
+                | InputFlags::IXON,
+        );
+        // Lines of ours and of the kernel's log still begin at the left.
+        raw.output_flags.insert(OutputFlags::OPOST);
+        raw.local_flags.remove(
+            LocalFlags::ECHO
+                | LocalFlags::ECHONL
+                | LocalFlags::ICANON
+                | LocalFlags::IEXTEN
+                | LocalFlags::ISIG,
+        );
+        tcsetattr(&stdin, SetArg::TCSANOW, &raw).ok()?;
+        Some(Self { before })
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // The terminal may be gone by now, and with it the need.
+        if let Err(error) = tcsetattr(std::io::stdin(), SetArg::TCSADRAIN, &self.before) {
+            tracing::debug!(%error, "the terminal keeps its mode");
+        }
+    }
+}

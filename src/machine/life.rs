@@ -1,0 +1,145 @@
+//! Running, stopping, resetting and ending a machine. All in `main`.
+
+use super::Machine;
+use super::requests::Request;
+use monitor::RunState;
+use monitor::event::{
+    GuestPanicAction, GuestPanicked, Reset, Resume, Shutdown, ShutdownCause, Stop,
+};
+use std::sync::Arc;
+
+/// Takes requests up until one ends the process; then stops the guest and closes its images.
+pub(super) async fn run(machine: &Machine) -> Result<u8, String> {
+    let result = machine.live().await;
+    machine.end(result).await
+}
+
+impl Machine {
+    /// The first start of the vCPUs.
+    pub(super) async fn start(&self) {
+        let _alone = self.transition.lock().await;
+        if self.run_state() == RunState::Prelaunch {
+            self.set_run_state(RunState::Running);
+            self.settled(self.vcpus.resume()).await;
+        }
+    }
+
+    /// Makes every vCPU stand still; STOP is emitted if the guest was running.
+    pub(super) async fn pause(&self, state: RunState) {
+        let _alone = self.transition.lock().await;
+        let was_running = self.run_state() == RunState::Running;
+        if was_running {
+            self.settled(self.vcpus.pause()).await;
+        }
+        if was_running || state.needs_reset() {
+            self.set_run_state(state);
+        }
+        if was_running {
+            self.events.emit(&Stop {});
+        }
+    }
+
+    /// Lets the vCPUs run; RESUME is emitted if they stood still.
+    pub(super) async fn resume(&self) {
+        let _alone = self.transition.lock().await;
+        let state = self.run_state();
+        if state != RunState::Running && !state.needs_reset() {
+            self.set_run_state(RunState::Running);
+            self.events.emit(&Resume {});
+            self.settled(self.vcpus.resume()).await;
+        }
+    }
+
+    /// Waits for the answer of every vCPU. One that has ended gives none; its own event says why.
+    async fn settled(&self, reply: vcpu::vcpus::Reply) {
+        if let Err(error) = reply.await {
+            tracing::warn!(%error, "a vCPU did not follow");
+        }
+    }
+
+    async fn live(&self) -> Result<u8, String> {
+        loop {
+            match self.requests.next().await {
+                Request::Exit { cause, status } => {
+                    let guest = cause == ShutdownCause::GuestShutdown;
+                    self.events.emit(&Shutdown { guest, reason: cause });
+                    return Ok(status);
+                }
+                Request::PowerOff => {
+                    let reason = ShutdownCause::GuestShutdown;
+                    self.events.emit(&Shutdown { guest: true, reason });
+                    if !self.no_shutdown {
+                        return Ok(0);
+                    }
+                    self.pause(RunState::Shutdown).await;
+                }
+                Request::Reset { cause } => {
+                    let guest = cause == ShutdownCause::GuestReset;
+                    if guest && self.no_reboot {
+                        self.events.emit(&Shutdown { guest, reason: cause });
+                        if !self.no_shutdown {
+                            return Ok(0);
+                        }
+                        self.pause(RunState::Shutdown).await;
+                        continue;
+                    }
+                    self.reset(guest, cause).await?;
+                }
+                Request::Panic(panic) => {
+                    let action = GuestPanicAction::Poweroff;
+                    self.events.emit(&GuestPanicked { action });
+                    let reason = ShutdownCause::GuestPanic;
+                    self.events.emit(&Shutdown { guest: true, reason });
+                    return Err(panic.to_string());
+                }
+                Request::Failed(text) => {
+                    let reason = ShutdownCause::HostError;
+                    self.events.emit(&Shutdown { guest: false, reason });
+                    return Err(text);
+                }
+            }
+        }
+    }
+
+    /// Everything back to power-on; a guest that ran runs on from its first instruction.
+    async fn reset(&self, guest: bool, reason: ShutdownCause) -> Result<(), String> {
+        let _alone = self.transition.lock().await;
+        let state = self.run_state();
+        if state == RunState::Running {
+            self.settled(self.vcpus.pause()).await;
+        }
+        self.board.reset();
+        for disk in &self.disks {
+            // Nothing may write into the memory that is about to be loaded anew.
+            disk.function.quiesced().await;
+        }
+        let (ram, boot) = (Arc::clone(&self.ram), Arc::clone(&self.boot));
+        let rsdp =
+            self.board.install_acpi(&ram, &self.apic_ids).map_err(|error| error.to_string())?;
+        let load = move || boot.load(&ram, Some(rsdp));
+        self.vcpus.reset(load).await.map_err(|error| format!("the reset failed: {error}"))?;
+        self.events.emit(&Reset { guest, reason });
+        if state == RunState::Running {
+            self.settled(self.vcpus.resume()).await;
+        } else {
+            self.set_run_state(RunState::Prelaunch);
+        }
+        Ok(())
+    }
+
+    /// Stops the guest, waits for its I/O, flushes and closes its images.
+    async fn end(&self, result: Result<u8, String>) -> Result<u8, String> {
+        let _alone = self.transition.lock().await;
+        self.settled(self.vcpus.pause()).await;
+        let mut result = result;
+        for disk in &self.disks {
+            disk.function.shutdown().await;
+            if let Err(error) = disk.disk.close().await {
+                let line = format!("an image could not be flushed: {error}");
+                result = result.and(Err(line));
+            }
+        }
+        self.settled(self.vcpus.stop()).await;
+        result
+    }
+}

@@ -1,0 +1,157 @@
+//! A machine: from a configuration to a running guest, and its life until the process ends.
+//!
+//! `main` owns the machine. vCPU threads, signals and monitors only leave requests
+//! ([`requests`]), which the loop in [`life`] takes up one at a time.
+
+mod build;
+mod control;
+mod disks;
+mod life;
+mod requests;
+
+pub(crate) use build::Prepared;
+
+use crate::config::{Config, Serial as SerialConfig};
+use crate::console::{self, Output};
+use devices::board::Board;
+use disks::DiskDevice;
+use futures_util::future::select;
+use monitor::event::ShutdownCause;
+use monitor::wire::Style;
+use monitor::{Address, EventSink, Monitor, RunState};
+use reactor::{Fd, Reactors, signal::Signals};
+use requests::Requests;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use vcpu::boot::Boot;
+use vcpu::memory::Ram;
+use vcpu::vcpus::Vcpus;
+
+/// How long replies, events and console output may take to reach slow readers at the end.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A guest and everything that belongs to it.
+pub(super) struct Machine {
+    name: Option<String>,
+    no_reboot: bool,
+    no_shutdown: bool,
+    ram: Arc<Ram>,
+    boot: Arc<Boot>,
+    board: Board,
+    vcpus: Vcpus,
+    apic_ids: Vec<u32>,
+    disks: Vec<DiskDevice>,
+    events: EventSink,
+    requests: Arc<Requests>,
+    state: Mutex<RunState>,
+    /// Held over a change of the run state, so that a stop, a reset and a cont do not mix.
+    transition: reactor::sync::Mutex<()>,
+}
+
+impl Machine {
+    fn run_state(&self) -> RunState {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_run_state(&self, state: RunState) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+}
+
+/// Runs a machine to its end, in `main`. Returns the guest's exit status. The error is one line for the user.
+pub(crate) async fn run(
+    reactors: Reactors,
+    config: Config,
+    prepared: Prepared,
+    signals: Signals,
+) -> Result<u8, String> {
+    let disks = disks::open_all(&config.disks).await?;
+    let output = Output::new();
+    let console = console_fd(&config.serial).await?;
+    let monitor = Arc::new(Monitor::new(&reactors));
+    let requests = Arc::new(Requests::default());
+    let machine =
+        prepared.build(&config, &reactors, disks, monitor.events(), &output, &requests)?;
+    let machine = Arc::new(machine);
+    listen(&monitor, &config)?;
+    monitor.start(Arc::clone(&machine) as Arc<dyn monitor::Machine>);
+    serve_console(&reactors, &config, &machine, &monitor, &output, console);
+    let on_signal = Arc::clone(&requests);
+    let signals = reactors.main().spawn("signals", async move {
+        match signals.next().await {
+            Ok(_) => on_signal.exit(ShutdownCause::HostSignal, 0),
+            Err(error) => tracing::warn!(%error, "signals cannot be read"),
+        }
+    });
+    if !config.start_paused {
+        // A wait=on that no client ends can still be ended by a signal.
+        let _released = select(pin!(monitor.wait_for_clients()), pin!(requests.exit_asked())).await;
+        machine.start().await;
+    }
+    let result = life::run(&machine).await;
+    signals.cancel();
+    monitor.shutdown(FAREWELL).await;
+    if reactor::timeout(FAREWELL, output.close()).await.is_err() {
+        tracing::warn!("the console's reader is too slow; its last output is lost");
+    }
+    result
+}
+
+fn listen(monitor: &Monitor, config: &Config) -> Result<(), String> {
+    for endpoint in &config.qmp {
+        monitor.listen_qmp(endpoint, Style::Line).map_err(|error| format!("-qmp: {error}"))?;
+        if let (None, Address::Unix(path)) = (&config.kernel, &endpoint.address) {
+            eprintln!("ringvisor: QMP socket {}", path.display());
+        }
+    }
+    for endpoint in &config.hmp {
+        monitor.listen_hmp(endpoint).map_err(|error| format!("-monitor: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Where the console's output goes; `None`: nowhere.
+async fn console_fd(serial: &SerialConfig) -> Result<Option<Fd>, String> {
+    match serial {
+        SerialConfig::Null => Ok(None),
+        SerialConfig::Stdio { .. } => std::os::fd::AsFd::as_fd(&std::io::stdout())
+            .try_clone_to_owned()
+            .map(|fd| Some(Fd::from(fd)))
+            .map_err(|error| format!("stdout cannot be used: {error}")),
+        SerialConfig::File(path) => {
+            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND;
+            let fd = reactor::io::openat(path, flags, 0o644).await;
+            fd.map(Some).map_err(|error| format!("-serial file:{}: {error}", path.display()))
+        }
+    }
+}
+
+fn serve_console(
+    reactors: &Reactors,
+    config: &Config,
+    machine: &Arc<Machine>,
+    monitor: &Arc<Monitor>,
+    output: &Arc<Output>,
+    fd: Option<Fd>,
+) {
+    let serial = Arc::clone(&machine.board.serial);
+    output.connect(Arc::clone(&serial));
+    match fd {
+        Some(fd) => {
+            reactors.iohandler().spawn("console output", Arc::clone(output).serve(fd)).detach();
+        }
+        None => output.discard(),
+    }
+    if let SerialConfig::Stdio { mux } = config.serial {
+        let requests = Arc::clone(&machine.requests);
+        let stdin = console::Stdin {
+            serial,
+            output: Arc::clone(output),
+            monitor: mux.then(|| Arc::clone(monitor)),
+            exit: Box::new(move || requests.exit(ShutdownCause::HostUi, 0)),
+        };
+        let make = move || console::serve_stdin(stdin);
+        reactors.iohandler().spawn_local_with("console input", make).detach();
+    }
+}

@@ -1,0 +1,157 @@
+//! The embedded guest checks every byte of its disks, in every shape of machine.
+
+use testkit::Vmm;
+
+const RINGVISOR: &str = env!("CARGO_BIN_EXE_ringvisor");
+
+/// Runs the guest's checks and expects all of them to pass.
+fn check(args: &[&str]) -> String {
+    let mut all = vec!["-append", "check;poweroff"];
+    all.extend(args);
+    let mut vmm = Vmm::start(RINGVISOR, &all);
+    vmm.close_stdin();
+    let finished = vmm.finish();
+    assert!(
+        finished.code() == 0 && finished.console.contains(" 0 failed"),
+        "{args:?}: {finished:#?}"
+    );
+    finished.console
+}
+
+fn image(dir: &tempfile::TempDir, mib: u64) -> String {
+    let path = dir.path().join("disk.raw");
+    std::fs::File::create(&path).unwrap().set_len(mib << 20).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn unattended_boot_checks_the_scratch_disk() {
+    if !testkit::kvm("unattended_boot_checks_the_scratch_disk") {
+        return;
+    }
+    let console = check(&[]);
+    assert!(console.contains("ok "), "{console}");
+}
+
+#[test]
+fn every_byte_is_right_with_1_2_and_4_queues_on_1_and_2_cores() {
+    if !testkit::kvm("every_byte_is_right_with_1_2_and_4_queues_on_1_and_2_cores") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = image(&dir, 64);
+    let allowed = reactor::allowed_cpus().unwrap();
+    let one = format!("cores={}", allowed[0]);
+    let two = format!(
+        "cores={}",
+        allowed.iter().take(2).map(ToString::to_string).collect::<Vec<_>>().join(":")
+    );
+    for cores in [&one, &two] {
+        for queues in ["1", "2", "4"] {
+            let device = format!("virtio-blk-pci,drive=d,serial=checked,num-queues={queues}");
+            let drive = format!("file={file},format=raw,if=none,id=d,discard=unmap");
+            let console = check(&["-drive", &drive, "-device", &device, "-reactor", cores]);
+            assert!(console.contains("check: "), "{console}");
+        }
+    }
+}
+
+#[test]
+fn every_cache_mode_gives_the_same_bytes() {
+    if !testkit::kvm("every_cache_mode_gives_the_same_bytes") {
+        return;
+    }
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let file = image(&dir, 16);
+    for cache in ["none", "writeback", "writethrough", "directsync", "unsafe"] {
+        check(&["-drive", &format!("file={file},format=raw,if=virtio,cache={cache}")]);
+    }
+}
+
+#[test]
+fn read_only_disk_refuses_writes_and_keeps_its_bytes() {
+    if !testkit::kvm("read_only_disk_refuses_writes_and_keeps_its_bytes") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = image(&dir, 4);
+    let before = std::fs::read(&file).unwrap();
+    check(&["-drive", &format!("file={file},format=raw,if=virtio,readonly=on")]);
+    assert!(std::fs::read(&file).unwrap() == before);
+}
+
+#[test]
+fn several_disks_and_vcpus() {
+    if !testkit::kvm("several_disks_and_vcpus") {
+        return;
+    }
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = format!("file={},format=raw,if=virtio", image(&a, 8));
+    let second = format!("file={},format=raw,if=virtio", image(&b, 4));
+    check(&["-drive", &first, "-drive", &second, "-smp", "2"]);
+}
+
+/// 6 GiB on any host: the hole below 4 GiB is there, and the memory costs nothing until it is used.
+#[test]
+fn more_memory_than_fits_below_4_gib() {
+    if !testkit::kvm("more_memory_than_fits_below_4_gib") {
+        return;
+    }
+    check(&["-m", "6G"]);
+}
+
+#[test]
+fn failed_check_is_the_exit_status() {
+    if !testkit::kvm("failed_check_is_the_exit_status") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = image(&dir, 8);
+    let drive = format!("file={file},format=raw,if=virtio");
+    let mut vmm = Vmm::start(RINGVISOR, &["-S", "-drive", &drive, "-append", "check;poweroff"]);
+    let mut qmp = vmm.qmp();
+    // The medium shrinks under the guest: reads beyond the end fail, and the guest says so.
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(512).unwrap();
+    let image = std::fs::File::open(&file).unwrap();
+    let mut permissions = image.metadata().unwrap().permissions();
+    permissions.set_readonly(true);
+    qmp.execute("cont");
+    let finished = vmm.finish();
+    assert!(finished.console.contains("check: "), "{finished:#?}");
+}
+
+#[test]
+fn guest_chooses_the_exit_status() {
+    if !testkit::kvm("guest_chooses_the_exit_status") {
+        return;
+    }
+    for status in [0, 1, 7, 255] {
+        let command = format!("exit {status}");
+        let vmm = Vmm::start(RINGVISOR, &["-append", &command]);
+        assert_eq!(vmm.finish().code(), status);
+    }
+}
+
+/// Nonsense in PCI configuration space and in virtqueues: the device says NEEDS_RESET and works again after a reset.
+#[test]
+fn nonsense_from_the_guest_leaves_the_machine_running() {
+    if !testkit::kvm("nonsense_from_the_guest_leaves_the_machine_running") {
+        return;
+    }
+    let script =
+        "wild;badq loop;badq range;badq zero;badq direction;badq nested;badq index;check;poweroff";
+    let vmm = Vmm::start(RINGVISOR, &["-append", script]);
+    let finished = vmm.finish();
+    assert_eq!(finished.code(), 0, "{finished:#?}");
+    assert!(finished.console.contains(" 0 failed"), "{finished:#?}");
+}
+
+#[test]
+fn instructions_that_kvm_refuses_are_completed() {
+    if !testkit::kvm("instructions_that_kvm_refuses_are_completed") {
+        return;
+    }
+    let vmm = Vmm::start(RINGVISOR, &["-append", "emul;poweroff"]);
+    let finished = vmm.finish();
+    assert_eq!(finished.code(), 0, "{finished:#?}");
+}
