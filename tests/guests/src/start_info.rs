@@ -94,16 +94,19 @@ impl StartInfo {
         }
         let map = text::u64_at(&header, 40);
         let count = (text::u32_at(&header, 48) as usize).min(RANGES_MAX);
-        for (index, range) in info.ranges.iter_mut().take(count).enumerate() {
+        for index in 0..count {
             let mut entry = [0u8; 24];
             read(map + 24 * index as u64, &mut entry);
-            *range = Range {
+            let range = Range {
                 start: text::u64_at(&entry, 0),
                 len: text::u64_at(&entry, 8),
                 kind: text::u32_at(&entry, 16),
             };
+            if range.len > 0 {
+                info.ranges[info.ranges_len] = range;
+                info.ranges_len += 1;
+            }
         }
-        info.ranges_len = count;
         Ok(info)
     }
 
@@ -164,9 +167,11 @@ mod tests {
         bytes[24] = 0x90;
         bytes[32] = 0x77;
         bytes[40] = 0x40;
-        bytes[48] = 2;
+        bytes[48] = 3;
         for (index, (start, len, kind)) in
-            [(0u64, 0x9_fc00u64, 1u32), (0x10_0000, 0x700_0000, 1)].into_iter().enumerate()
+            [(0u64, 0x9_fc00u64, 1u32), (0, 0, 0), (0x10_0000, 0x700_0000, 1)]
+                .into_iter()
+                .enumerate()
         {
             let at = 0x40 + 24 * index;
             bytes[at..at + 8].copy_from_slice(&start.to_le_bytes());

@@ -182,11 +182,16 @@ fn misuse(queue: &mut Queue, kind: Kind, data: Region) {
         Kind::Status => (chain[1].2, chain[2].2) = (flag::NEXT, 0),
         Kind::Next => chain[1].3 = size,
         Kind::Nested | Kind::Table => {
-            let inner = data.slice(128, 32);
-            write_descriptor(inner, 0, header, 16, flag::NEXT, 1);
-            write_descriptor(inner, 1, header, 16, flag::INDIRECT, 0);
-            let len = if kind == Kind::Table { 20 } else { 32 };
-            chain[0] = (inner.address(), len, flag::INDIRECT, 0);
+            // The inner table is right, so that a device which follows it shows itself.
+            let (outer, inner) = (data.slice(128, 16), data.slice(256, 64));
+            for ((address, len, flags, next), index) in chain.into_iter().zip(0..) {
+                write_descriptor(inner, index, address, len, flags, next);
+            }
+            write_descriptor(outer, 0, inner.address(), 48, flag::INDIRECT, 0);
+            chain[0] = match kind {
+                Kind::Nested => (outer.address(), 16, flag::INDIRECT, 0),
+                _ => (inner.address(), 56, flag::INDIRECT, 0),
+            };
         }
         Kind::Head | Kind::Jump | Kind::Rings => {}
     }

@@ -45,7 +45,7 @@ pub(super) fn run<'a>(session: &mut Session, args: &Args<'a>) -> Result<(), Comm
 /// Rounds of as many reads as there are slots, each ended by one interrupt: after the last of
 /// them, or (`first_only`) asked for at the first as Linux does. Returns how many reads failed.
 fn drive(disk: &mut Disk, rounds: u64, first_only: bool) -> Result<u64, DiskError> {
-    let blocks = (disk.geometry().capacity * SECTOR / u64::from(BYTES)).max(1);
+    let blocks = disk.requests(BYTES)?;
     let depth = disk.depth();
     let mut random = Random::new(rounds);
     let mut failed = 0;

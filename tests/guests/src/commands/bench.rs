@@ -94,9 +94,9 @@ struct Load {
 }
 
 impl Load {
-    fn new(disk: &Disk, op: Op) -> Self {
-        let blocks = (disk.geometry().capacity * SECTOR / u64::from(BYTES)).max(1);
-        Self { op, blocks, random: Random::new(cpu::tsc()), started: [0; SLOTS_MAX] }
+    fn new(disk: &Disk, op: Op) -> Result<Self, DiskError> {
+        let blocks = disk.requests(BYTES)?;
+        Ok(Self { op, blocks, random: Random::new(cpu::tsc()), started: [0; SLOTS_MAX] })
     }
 
     fn submit(&mut self, disk: &mut Disk, slot: u16) -> Result<(), DiskError> {
@@ -134,7 +134,7 @@ impl Finished {
 
 /// Keeps the slots busy with random blocks until the time is over, then lets them finish.
 fn drive(disk: &mut Disk, run: &Run) -> Result<Findings, DiskError> {
-    let mut load = Load::new(disk, run.op);
+    let mut load = Load::new(disk, run.op)?;
     let mut histogram = Histogram::new();
     let mut errors = 0;
     for slot in 0..disk.depth() {

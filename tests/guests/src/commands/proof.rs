@@ -59,19 +59,21 @@ pub(super) fn prove(machine: &mut Machine, function: &Function) -> Result<(), Br
 }
 
 fn move_data(disk: &mut Disk) -> Result<(), Broken> {
-    let data = disk.data(0);
+    let block = disk.geometry().block;
+    let blocks = disk.requests(block)?.min(u64::from(BYTES / block).max(1)) as u32;
+    let data = disk.data(0).slice(0, (blocks * block) as usize);
     let read_only = disk.has(feature::RO);
     if !read_only {
         pattern::fill(data, 0, SEED);
-        request(disk, Op::Write)?;
+        request(disk, Op::Write, blocks * block)?;
     }
     pattern::fill_with(data, POISON);
-    request(disk, Op::Read)?;
+    request(disk, Op::Read, blocks * block)?;
     if read_only { Ok(()) } else { pattern::compare(data, 0, SEED).map_err(Broken::Data) }
 }
 
-fn request(disk: &mut Disk, op: Op) -> Result<(), Broken> {
-    match disk.request(op, 0, BYTES)?.status {
+fn request(disk: &mut Disk, op: Op, bytes: u32) -> Result<(), Broken> {
+    match disk.request(op, 0, bytes)?.status {
         Status::OK => Ok(()),
         status => Err(Broken::Status(op, status)),
     }

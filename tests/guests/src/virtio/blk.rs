@@ -69,6 +69,8 @@ pub(crate) enum DiskError {
     NoInterrupt,
     /// A slot is too small, or already in use, for a request.
     Slot,
+    /// The disk has no room for a single request, or larger blocks.
+    TooSmall,
 }
 
 impl fmt::Display for DiskError {
@@ -82,6 +84,7 @@ impl fmt::Display for DiskError {
             }
             Self::NoInterrupt => write!(f, "a request completed without its interrupt"),
             Self::Slot => write!(f, "a request does not fit its slot"),
+            Self::TooSmall => write!(f, "the disk is too small, or its blocks too large"),
         }
     }
 }
@@ -322,6 +325,13 @@ impl Disk {
     /// What the device says of itself.
     pub fn geometry(&self) -> &Geometry {
         &self.geometry
+    }
+
+    /// How many requests of `bytes` fit on the disk side by side.
+    pub fn requests(&self, bytes: u32) -> Result<u64, DiskError> {
+        let count = self.geometry.capacity.saturating_mul(SECTOR) / u64::from(bytes);
+        let whole = bytes.is_multiple_of(self.geometry.block);
+        if count == 0 || !whole { Err(DiskError::TooSmall) } else { Ok(count) }
     }
 
     /// Whether all of `features` were agreed upon.

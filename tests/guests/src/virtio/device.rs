@@ -68,10 +68,14 @@ impl fmt::Display for DeviceError {
     }
 }
 
-/// The virtio device type of a PCI function.
+/// The virtio device type of a PCI function; of transitional devices, which have the modern
+/// structures too, only block devices are known.
 pub(crate) fn device_type(function: &Function) -> Option<u16> {
-    let modern = function.vendor == VENDOR && (0x1040..0x1080).contains(&function.device);
-    modern.then(|| function.device - 0x1040)
+    match (function.vendor, function.device) {
+        (VENDOR, 0x1001) => Some(TYPE_BLOCK),
+        (VENDOR, modern @ 0x1040..0x1080) => Some(modern - 0x1040),
+        _ => None,
+    }
 }
 
 /// One of the structures that vendor capabilities point at.
@@ -337,10 +341,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_modern_virtio_functions_have_a_type() {
+    fn virtio_functions_have_a_type() {
         let function = |vendor, device| Function { vendor, device, ..Function::default() };
         assert_eq!(device_type(&function(0x1af4, 0x1042)), Some(TYPE_BLOCK));
-        assert_eq!(device_type(&function(0x1af4, 0x1001)), None, "transitional");
+        assert_eq!(device_type(&function(0x1af4, 0x1001)), Some(TYPE_BLOCK), "transitional");
+        assert_eq!(device_type(&function(0x1af4, 0x1000)), None);
         assert_eq!(device_type(&function(0x8086, 0x1042)), None);
     }
 

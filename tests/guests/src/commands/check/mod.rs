@@ -153,7 +153,7 @@ fn check_disk(target: &mut Target<'_>, tally: &mut Tally) -> Result<(), DiskErro
     let read_only = disk.has(feature::RO);
     let queues = geometry.queues.min(target.queues).min(QUEUES_MAX as u16);
     outln!(
-        "disk{number} at {}: {}, block {}, queues {queues} of {}{}",
+        "disk{number} at {}: {}, block {}, queues {queues} of {}, features{}",
         target.function.location,
         Bytes(geometry.capacity * SECTOR),
         geometry.block,
@@ -192,14 +192,14 @@ fn check_pass(target: &mut Target<'_>, pass: &Pass, seed: u64, block: u32, tally
         Ok(())
     });
     let (depth, queues, requests) = summary;
-    let segments = if pass.unit == 1 { "odd segments" } else { "segments" };
     tally.report(
         format_args!(
-            "disk{number} {} qd={depth} queues={queues} {} in {} {segments}{}: {} in {requests} requests",
+            "disk{number} {} qd={depth} queues={queues} segments={}{}{} {}: {} in {requests} requests",
             pass.mode.name(),
-            SizesText(pass.sizes),
             pass.segments,
+            if pass.unit == 1 { " odd" } else { "" },
             if pass.indirect { " indirect" } else { "" },
+            SizesText(pass.sizes),
             Bytes(area.end - area.start),
         ),
         result,
