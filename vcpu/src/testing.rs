@@ -106,9 +106,17 @@ impl Machine {
     /// `cpus` vCPUs and `ram` bytes; `code` at [`CODE`], where the first vCPU starts as `boot`
     /// says. Paused.
     pub fn new(kvm: Kvm, ram: u64, cpus: u32, boot: BootState, code: &[u8]) -> Self {
+        Self::with(kvm, ram, cpus, |ram| {
+            ram.write_slice(code, GuestAddress(CODE)).unwrap();
+            install(&boot, ram).unwrap();
+            boot
+        })
+    }
+
+    /// As [`Machine::new`], with all that `load` puts into RAM.
+    pub fn with(kvm: Kvm, ram: u64, cpus: u32, load: impl FnOnce(&Ram) -> BootState) -> Self {
         let ram = memory::build(&RamConfig::new(ram)).unwrap();
-        ram.write_slice(code, GuestAddress(CODE)).unwrap();
-        install(&boot, &ram).unwrap();
+        let boot = load(&ram);
         let vm = Vm::new(kvm, Arc::clone(&ram)).unwrap();
         let (pio, mmio) = (AddressSpace::new(Space::Pio), AddressSpace::new(Space::Mmio));
         let (reporter, port) = Reporter::new(&[]);

@@ -6,7 +6,7 @@ use crate::cpuid::Registers;
 use crate::memory::Ram;
 use iced_x86::{Instruction, OpKind, Register};
 use kvm_bindings::{kvm_fpu, kvm_regs, kvm_segment, kvm_sregs};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileMemory};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 pub(super) const CR0_MP: u64 = 1 << 1;
 pub(super) const CR0_EM: u64 = 1 << 2;

@@ -19,7 +19,7 @@ mod walk;
 mod xstate;
 
 use crate::memory::Ram;
-use context::{Context, Machine};
+use context::Context;
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter};
 use kvm::KvmMachine;
 use kvm_ioctls::VcpuFd;
