@@ -3,8 +3,8 @@
 //! It boots by the PVH protocol (32-bit entry named by an ELF note), sets the processor up in a
 //! few dozen instructions and spends its life in CPL3, because hosts without VMX or SVM interpret
 //! CPL0. It finds PCI devices, drives virtio-blk disks, and takes commands from its command line
-//! and its serial console; `help` lists them. README of this folder: `commands/mod.rs` holds the
-//! table of commands, `boot/` what runs in CPL0.
+//! and its serial console; `help` lists them. `commands/mod.rs`
+//! holds their table, `boot/` all that runs in CPL0.
 //!
 //! This one crate is compiled twice. Cargo builds it for the host, where it exports the finished
 //! program as [`EMBEDDED`] and where the unit tests run; `build.rs` builds it as the program

@@ -153,9 +153,15 @@ pub(crate) struct PageTables {
 }
 
 impl PageTables {
-    /// The tables that `root` (4 KiB) heads; new ones are made in `spare`, whole pages.
+    /// The tables that `root` (4 KiB) heads, which map the first 4 GiB; new ones are made in
+    /// `spare`, whole pages. What a program before a reset has added is forgotten.
     pub fn new(root: Region, spare: Region) -> Self {
-        Self { root, spare, spare_used: 0 }
+        let mut tables = Self { root, spare, spare_used: 0 };
+        root.slice(8, 511 * 8).clear();
+        if let Some(first) = tables.entry(root, 0) {
+            first.slice(4 * 8, 508 * 8).clear();
+        }
+        tables
     }
 
     /// Makes `len` bytes at `address` accessible as a device's registers: identity mapped, in
@@ -249,7 +255,12 @@ mod tests {
     #[test]
     fn windows_get_page_directories_once() {
         let root = test_memory::region(4096);
+        let first = test_memory::region(4096);
+        root.store(0, first.address() | PRESENT_USER);
+        root.store(16, u64::MAX);
+        first.store(4 * 8, u64::MAX);
         let mut tables = PageTables::new(root, test_memory::region(3 * 4096));
+        assert_eq!((root.load::<u64>(16), first.load::<u64>(32)), (0, 0), "left from before");
         // SAFETY: only the tables are written, the window is not accessed.
         let mut map = |address, len| unsafe { tables.map_window(address, len) };
         assert!(map(0x80_0000_1000, 0x1000).is_some());

@@ -123,31 +123,27 @@ fn clock_scale_khz(multiplier: u32, shift: i8) -> u64 {
 }
 
 const PIT_HZ: u64 = 1_193_182;
-const PIT_CHANNEL2: u16 = 0x42;
+const PIT_CHANNEL0: u16 = 0x40;
 const PIT_COMMAND: u16 = 0x43;
-const PIT_GATE: u16 = 0x61;
 
-/// Counts ticks while PIT channel 2 counts down for about 40 ms.
+/// Counts ticks while PIT channel 0, the one without a gate, counts down once for about 40 ms. Its
+/// interrupt stays masked.
 fn pit_khz() -> u64 {
-    let gate = cpu::in8(PIT_GATE);
-    cpu::out8(PIT_GATE, (gate & !2) | 1);
-    cpu::out8(PIT_COMMAND, 0xb0);
-    cpu::out8(PIT_CHANNEL2, 0xff);
-    cpu::out8(PIT_CHANNEL2, 0xff);
+    cpu::out8(PIT_COMMAND, 0x30);
+    cpu::out8(PIT_CHANNEL0, 0xff);
+    cpu::out8(PIT_CHANNEL0, 0xff);
     let (first, start) = pit_sample();
     let limit = start + LIMIT_TICKS / 40;
-    let result = loop {
+    loop {
         let (now, at) = pit_sample();
         let counted = u64::from(first.wrapping_sub(now));
         if counted > PIT_HZ / 25 {
-            break pit_ticks_khz(at - start, counted);
+            return pit_ticks_khz(at - start, counted);
         }
         if at > limit {
-            break 0;
+            return 0;
         }
-    };
-    cpu::out8(PIT_GATE, gate);
-    result
+    }
 }
 
 fn pit_ticks_khz(ticks: u64, counted: u64) -> u64 {
@@ -157,10 +153,10 @@ fn pit_ticks_khz(ticks: u64, counted: u64) -> u64 {
 /// The count, latched half-way between the two looks at the TSC that are averaged.
 fn pit_sample() -> (u16, u64) {
     let before = cpu::tsc();
-    cpu::out8(PIT_COMMAND, 0x80);
+    cpu::out8(PIT_COMMAND, 0x00);
     let after = cpu::tsc();
-    let low = cpu::in8(PIT_CHANNEL2);
-    let count = u16::from_le_bytes([low, cpu::in8(PIT_CHANNEL2)]);
+    let low = cpu::in8(PIT_CHANNEL0);
+    let count = u16::from_le_bytes([low, cpu::in8(PIT_CHANNEL0)]);
     (count, before + (after - before) / 2)
 }
 

@@ -37,6 +37,8 @@ long_mode:
     xorl %eax, %eax
     movl %eax, %fs
     movl %eax, %gs
+    movb $0x89, task_access         # available again, when this is not the first start
+    movl $0, guest_fault_info + 48
     movl $TASK, %eax
     ltr %ax
     lidt idt_pointer

@@ -66,6 +66,7 @@ gdt:
     .quad 0x00cf93000000ffff
     .quad 0x00cff3000000ffff
     .quad 0x00affb000000ffff
+    .set task_access, . + 5
     .quad ((TSS & 0xff000000) << 32) + ((TSS & 0xffffff) << 16) + (0x89 << 40) + TSS_LIMIT
     .quad 0
 gdt_end:

@@ -161,9 +161,9 @@ fn check_disk(target: &mut Target<'_>, tally: &mut Tally) -> Result<(), DiskErro
         Features(&disk)
     );
     let limits = limits::check(&mut disk, number, tally);
-    disk.close()?;
+    let closed = disk.close();
     target.machine.arena.release(mark);
-    limits?;
+    limits.and(closed)?;
     if read_only {
         return Ok(());
     }

@@ -1,8 +1,13 @@
 //! The driver of the virtio block device (virtio 1.3, section 5.2): requests in fixed slots, each
 //! with its own descriptors and data, spread over the queues.
 
-use core::fmt;
+mod error;
+mod geometry;
+
 use core::hint::spin_loop;
+
+pub(crate) use self::error::DiskError;
+pub(crate) use self::geometry::Geometry;
 
 use super::device::{Device, DeviceError, QueueSetup, queue_vector};
 use super::queue::{Chain, DESCRIPTOR_LEN, Layout, Queue, flag};
@@ -10,7 +15,7 @@ use super::request::{Op, Split, Status};
 use super::{feature, status};
 use crate::cpu::{self, vector};
 use crate::machine::Machine;
-use crate::mem::{OutOfMemory, Region};
+use crate::mem::Region;
 use crate::pci::Function;
 use crate::time::LIMIT_TICKS;
 
@@ -49,58 +54,6 @@ impl Mode {
     }
 }
 
-/// Why a disk could not be driven further.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DiskError {
-    /// The transport failed.
-    Device(DeviceError),
-    /// No memory for queues and buffers.
-    Memory(OutOfMemory),
-    /// The used ring names a chain that is not in flight.
-    Stranger(u32),
-    /// Nothing completes although requests are in flight.
-    Timeout {
-        /// The device status then.
-        status: u8,
-        /// How many requests are missing.
-        missing: u16,
-    },
-    /// Requests complete, but their interrupts do not come.
-    NoInterrupt,
-    /// A slot is too small, or already in use, for a request.
-    Slot,
-    /// The disk has no room for a single request, or larger blocks.
-    TooSmall,
-}
-
-impl fmt::Display for DiskError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Device(error) => error.fmt(f),
-            Self::Memory(error) => error.fmt(f),
-            Self::Stranger(head) => write!(f, "used ring names chain {head}, not in flight"),
-            Self::Timeout { status, missing } => {
-                write!(f, "{missing} requests never complete, device status {status:#04x}")
-            }
-            Self::NoInterrupt => write!(f, "a request completed without its interrupt"),
-            Self::Slot => write!(f, "a request does not fit its slot"),
-            Self::TooSmall => write!(f, "the disk is too small, or its blocks too large"),
-        }
-    }
-}
-
-impl From<DeviceError> for DiskError {
-    fn from(error: DeviceError) -> Self {
-        Self::Device(error)
-    }
-}
-
-impl From<OutOfMemory> for DiskError {
-    fn from(error: OutOfMemory) -> Self {
-        Self::Memory(error)
-    }
-}
-
 /// How a disk is to be driven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -114,45 +67,6 @@ pub(crate) struct Options {
     pub segments: u16,
     /// Whether chains go into tables of their own, where the device can do that.
     pub indirect: bool,
-}
-
-/// What the device says of itself (section 5.2.4).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Geometry {
-    /// Sectors of 512 bytes.
-    pub capacity: u64,
-    /// Bytes of a block; requests are multiples of it.
-    pub block: u32,
-    /// Most data segments of a request.
-    pub segments_max: u32,
-    /// Queues the device has.
-    pub queues: u16,
-    /// Most sectors of a discard.
-    pub discard_sectors: u32,
-    /// Most sectors of a write-zeroes.
-    pub zeroes_sectors: u32,
-}
-
-impl Geometry {
-    fn read(config: Region, features: u64) -> Self {
-        let word = |offset: usize, bit: u64| {
-            let present = features & bit != 0 && offset + 4 <= config.len();
-            if present { config.load::<u32>(offset) } else { 0 }
-        };
-        let half = |offset: usize| config.load::<u32>(offset);
-        let queues = word(32, feature::MQ) >> 16;
-        Self {
-            capacity: u64::from(half(4)) << 32 | u64::from(half(0)),
-            block: word(20, feature::BLK_SIZE).max(SECTOR as u32),
-            segments_max: match word(12, feature::SEG_MAX) {
-                0 if features & feature::SEG_MAX == 0 => 1,
-                segments => segments.max(1),
-            },
-            queues: (queues as u16).max(1),
-            discard_sectors: word(36, feature::DISCARD),
-            zeroes_sectors: word(48, feature::WRITE_ZEROES),
-        }
-    }
 }
 
 /// A finished request.
@@ -204,6 +118,7 @@ pub(crate) struct Disk {
     interrupts_before: u32,
     /// Timer interrupts there were when the timer was last set.
     timer_armed_at: Option<u32>,
+    closed: bool,
 }
 
 const WANTED: u64 = feature::EVENT_IDX
@@ -255,6 +170,7 @@ impl Disk {
             costs: Costs::default(),
             interrupts_before: 0,
             timer_armed_at: None,
+            closed: false,
         };
         let size = disk.set_queues(machine)?;
         disk.set_slots(machine, options, size)?;
@@ -573,11 +489,22 @@ impl Disk {
         self.wait(Mode::Poll)
     }
 
-    /// Stops the device; it uses no memory from then on.
+    /// Stops the device, so that it uses no memory from then on, as dropping it does; but says
+    /// whether that worked.
     pub fn close(&mut self) -> Result<(), DiskError> {
+        self.closed = true;
         if self.timer_armed_at.take().is_some() {
             cpu::set_timer(0);
         }
         Ok(self.device.reset()?)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if !self.closed {
+            // After an error that is already being reported.
+            let _ = self.close();
+        }
     }
 }
