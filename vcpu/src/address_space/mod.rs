@@ -125,9 +125,9 @@ impl AddressSpace {
         let view = self.view.read(&guard);
         let mut at = Some(address);
         let mut rest = data;
-        while let Some((piece, device)) = self.piece(view, at, rest.len()) {
-            let (head, tail) = rest.split_at_mut(piece.min(rest.len()));
-            match device {
+        while let Some(piece) = self.piece(view, at, rest.len()) {
+            let (head, tail) = rest.split_at_mut(piece.len.min(rest.len()));
+            match piece.target {
                 Some((device, offset)) => device.read(offset, head),
                 None => head.fill(self.unclaimed),
             }
@@ -143,9 +143,9 @@ impl AddressSpace {
         let view = self.view.read(&guard);
         let mut at = Some(address);
         let mut rest = data;
-        while let Some((piece, device)) = self.piece(view, at, rest.len()) {
-            let (head, tail) = rest.split_at(piece.min(rest.len()));
-            if let Some((device, offset)) = device {
+        while let Some(piece) = self.piece(view, at, rest.len()) {
+            let (head, tail) = rest.split_at(piece.len.min(rest.len()));
+            if let Some((device, offset)) = piece.target {
                 device.write(offset, head);
             }
             at = at.and_then(|a| a.checked_add(head.len() as u64));
@@ -153,33 +153,34 @@ impl AddressSpace {
         }
     }
 
-    /// How many bytes of an access of `len` bytes at `at` go to one place, and which. `at` is
-    /// `None` past the last address.
-    fn piece<'v>(
-        &self,
-        view: &'v FlatView,
-        at: Option<u64>,
-        len: usize,
-    ) -> Option<(usize, Option<(&'v dyn BusDevice, u64)>)> {
+    /// The first part of an access of `len` bytes at `at`; `None` when there is nothing left. `at`
+    /// is `None` past the last address.
+    fn piece<'v>(&self, view: &'v FlatView, at: Option<u64>, len: usize) -> Option<Piece<'v>> {
         if len == 0 {
             return None;
         }
         let Some(at) = at.filter(|at| *at <= last_address(self.space)) else {
-            return Some((len, None));
+            return Some(Piece { len, target: None });
         };
         if let Some(segment) = view.find(at) {
             let room = usize::try_from(segment.last - at).unwrap_or(usize::MAX).saturating_add(1);
-            let width = widest(len.min(room));
-            return Some((width, Some((&*segment.device, at - segment.base))));
+            let target = Some((&*segment.device, at - segment.base));
+            return Some(Piece { len: widest(len.min(room)), target });
         }
         let room = view.next_start(at).map_or(len, |next| (next - at).min(len as u64) as usize);
-        Some((room, None))
+        Some(Piece { len: room, target: None })
     }
 
     fn lock(&self) -> MutexGuard<'_, Writer> {
         // The list is whole between any two statements that could panic.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A part of an access that one device answers, at an offset; or nobody.
+struct Piece<'v> {
+    len: usize,
+    target: Option<(&'v dyn BusDevice, u64)>,
 }
 
 /// Changes to an [`AddressSpace`] that are published together.

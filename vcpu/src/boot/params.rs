@@ -64,7 +64,7 @@ pub(super) fn write_linux(
     params.e820_table = table;
     params.e820_entries = map.len() as u8;
     let params = BootParams::new(&params, GuestAddress(ZERO_PAGE));
-    LinuxBootConfigurator::write_bootparams(&params, ram).map_err(unwritable)
+    LinuxBootConfigurator::write_bootparams(&params, ram).map_err(|e| unwritable(&e))
 }
 
 /// Writes `hvm_start_info`, with the memory map and the module list behind it.
@@ -101,9 +101,9 @@ pub(super) fn write_pvh(passed: &Passed, ram: &Ram) -> Result<(), BootError> {
     if !modules.is_empty() {
         params.set_modules(&modules, GuestAddress(modules_at));
     }
-    PvhBootConfigurator::write_bootparams(&params, ram).map_err(unwritable)
+    PvhBootConfigurator::write_bootparams(&params, ram).map_err(|e| unwritable(&e))
 }
 
-fn unwritable(error: linux_loader::configurator::Error) -> BootError {
+fn unwritable(error: &linux_loader::configurator::Error) -> BootError {
     BootError::Memory(GuestMemoryError::IOError(std::io::Error::other(error.to_string())))
 }

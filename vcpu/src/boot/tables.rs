@@ -35,7 +35,8 @@ fn write_page_tables(ram: &Ram) -> Result<(), GuestMemoryError> {
         pdpt,
         (0..512).map(|i| if i < gibs { table(directories + i * PAGE) } else { 0 }),
     )?;
-    write_table(ram, directories, (0..gibs * 512).map(|i| i * 2 * MIB | LARGE | PRESENT | WRITABLE))
+    let large = |i: u64| (i * 2 * MIB) | LARGE | PRESENT | WRITABLE;
+    write_table(ram, directories, (0..gibs * 512).map(large))
 }
 
 fn one_entry(entry: u64) -> impl Iterator<Item = u64> {

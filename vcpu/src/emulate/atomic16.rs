@@ -7,6 +7,7 @@ use vm_memory::VolatileSlice;
 /// aligned bytes.
 pub(super) fn compare_exchange(slice: &VolatileSlice<'_>, old: u128, new: u128) -> Option<u128> {
     let guard = slice.ptr_guard_mut();
+    #[allow(clippy::cast_ptr_alignment, reason = "checked in the next line")]
     let pointer = guard.as_ptr().cast::<u128>();
     if slice.len() != 16 || !pointer.is_aligned() || !is_x86_feature_detected!("cmpxchg16b") {
         return None;

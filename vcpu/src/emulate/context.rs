@@ -5,7 +5,7 @@ use super::walk::{Paging, walk};
 use crate::cpuid::Registers;
 use crate::memory::Ram;
 use iced_x86::{Instruction, OpKind, Register};
-use kvm_bindings::{kvm_fpu, kvm_regs, kvm_segment, kvm_sregs};
+use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 pub(super) const CR0_MP: u64 = 1 << 1;
@@ -27,9 +27,8 @@ pub(super) trait Machine {
     fn ram(&self) -> &Ram;
     /// Guest-physical address of `linear` outside long mode; `None` where nothing is mapped.
     fn translate(&self, linear: u64) -> Result<Option<u64>, Stop>;
-    fn fpu(&self) -> Result<kvm_fpu, Stop>;
-    fn set_fpu(&self, fpu: &kvm_fpu) -> Result<(), Stop>;
-    /// The extended state in the standard format of XSAVE.
+    /// FPU, SSE and extended state in the standard format of XSAVE. (`KVM_GET_FPU` and
+    /// `KVM_SET_FPU` pass MXCSR over.)
     fn xsave(&self) -> Result<Vec<u8>, Stop>;
     fn set_xsave(&self, area: &[u8]) -> Result<(), Stop>;
     fn xcr0(&self) -> Result<u64, Stop>;

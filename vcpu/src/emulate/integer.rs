@@ -43,12 +43,15 @@ pub(super) fn execute(context: &mut Context<'_>, instruction: &Instruction) -> R
 
 /// FWAIT: reports a pending x87 exception (Intel SDM volume 2, WAIT/FWAIT).
 fn wait(context: &mut Context<'_>) -> Result<(), Stop> {
-    const ERROR_SUMMARY: u16 = 1 << 7;
+    /// The exception summary of the status word, in the third byte of a save area.
+    const STATUS: usize = 2;
+    const ERROR_SUMMARY: u8 = 1 << 7;
     const CR0_NE: u64 = 1 << 5;
     if context.sregs.cr0 & (CR0_MP | CR0_TS) == CR0_MP | CR0_TS {
         return Err(Stop::exception(7));
     }
-    if context.machine.fpu()?.fsw & ERROR_SUMMARY == 0 {
+    let status = context.machine.xsave()?.get(STATUS).copied().unwrap_or(0);
+    if status & ERROR_SUMMARY == 0 {
         return Ok(());
     }
     if context.sregs.cr0 & CR0_NE == 0 {

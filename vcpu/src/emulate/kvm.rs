@@ -4,9 +4,7 @@ use super::context::Machine;
 use super::{Exception, Stop};
 use crate::cpuid::{Leaves, Registers};
 use crate::memory::Ram;
-use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, Msrs, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_xsave,
-};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_xsave};
 use kvm_ioctls::VcpuFd;
 
 /// A vCPU that is outside `KVM_RUN`, on its own thread.
@@ -71,14 +69,6 @@ impl Machine for KvmMachine<'_> {
     fn translate(&self, linear: u64) -> Result<Option<u64>, Stop> {
         let translation = self.fd.translate_gva(linear).map_err(refused)?;
         Ok((translation.valid != 0).then_some(translation.physical_address))
-    }
-
-    fn fpu(&self) -> Result<kvm_fpu, Stop> {
-        self.fd.get_fpu().map_err(refused)
-    }
-
-    fn set_fpu(&self, fpu: &kvm_fpu) -> Result<(), Stop> {
-        self.fd.set_fpu(fpu).map_err(refused)
     }
 
     fn xsave(&self) -> Result<Vec<u8>, Stop> {

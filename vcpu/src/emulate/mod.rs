@@ -88,7 +88,7 @@ pub(crate) fn complete(fd: &VcpuFd, ram: &Ram, bytes: &[u8], other: Option<Strin
     let machine = KvmMachine::new(fd, ram);
     let (regs, sregs) = match machine.registers() {
         Ok(registers) => registers,
-        Err(stop) => return unhandled(0, &[], None, explain(stop, None)),
+        Err(stop) => return unhandled(0, &[], None, explain(stop)),
     };
     let mut context = Context { regs, sregs, sregs_changed: false, machine: &machine };
     let rip = context.regs.rip;
@@ -106,16 +106,15 @@ pub(crate) fn complete(fd: &VcpuFd, ram: &Ram, bytes: &[u8], other: Option<Strin
             tracing::trace!(rip, ?bytes, "instruction completed");
             Completion::Done
         }
-        Err(stop) => unhandled(rip, &bytes, instruction.as_ref(), explain(stop, None)),
+        Err(stop) => unhandled(rip, &bytes, instruction.as_ref(), explain(stop)),
     }
 }
 
-fn explain(stop: Stop, other: Option<String>) -> String {
+fn explain(stop: Stop) -> String {
     const CANNOT: &str = "KVM cannot emulate an instruction";
-    match (other, stop) {
-        (Some(reason), _) => reason,
-        (None, Stop::Decline(why)) => format!("{CANNOT} and ringvisor cannot finish it ({why})"),
-        (None, _) => CANNOT.to_owned(),
+    match stop {
+        Stop::Decline(why) => format!("{CANNOT} and ringvisor cannot finish it ({why})"),
+        Stop::Exception { .. } | Stop::Unknown => CANNOT.to_owned(),
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) struct Paging {
 ///
 /// Sets the accessed and dirty bits as the processor would.
 pub(super) fn walk(ram: &Ram, paging: &Paging, linear: u64, write: bool) -> Result<u64, Stop> {
-    let access = u32::from(write) * FAULT_WRITE | u32::from(paging.user) * FAULT_USER;
+    let access = (u32::from(write) * FAULT_WRITE) | (u32::from(paging.user) * FAULT_USER);
     let fault = |present: u32| Stop::page_fault(linear, access | present);
     let mut table = paging.root & ADDRESS;
     let mut rights = WRITABLE | USER;

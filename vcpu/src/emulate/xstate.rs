@@ -61,17 +61,19 @@ fn sse_usable(context: &Context<'_>) -> Result<(), Stop> {
 fn ldmxcsr(context: &mut Context<'_>, instruction: &Instruction) -> Result<(), Stop> {
     sse_usable(context)?;
     let value = context.operand(instruction, 0)? as u32;
-    let mut fpu = context.machine.fpu()?;
     check_mxcsr(value)?;
-    fpu.mxcsr = value;
-    context.machine.set_fpu(&fpu)
+    let mut state = context.machine.xsave()?;
+    let now = word(&state, XSTATE_BV) | SSE;
+    copy(&mut state, MXCSR, &value.to_le_bytes())?;
+    copy(&mut state, XSTATE_BV, &now.to_le_bytes())?;
+    context.machine.set_xsave(&state)
 }
 
 fn stmxcsr(context: &mut Context<'_>, instruction: &Instruction) -> Result<(), Stop> {
     sse_usable(context)?;
     let address = context.address(instruction, 0)?;
-    let fpu = context.machine.fpu()?;
-    context.write(address, &fpu.mxcsr.to_le_bytes())
+    let mxcsr = word(&context.machine.xsave()?, MXCSR) as u32;
+    context.write(address, &mxcsr.to_le_bytes())
 }
 
 /// Reserved bits fault. Bit 17 (misaligned SSE) is AMD's.
@@ -227,9 +229,11 @@ fn restore(
         copy(&mut state, MXCSR, &MXCSR_INIT.to_le_bytes())?;
     }
     if wanted & SSE != 0 && loaded & SSE == 0 {
-        // KVM takes MXCSR with the XMM registers: give it those in their initial state.
         copy(&mut state, XMM, &[0; 256])?;
-        now |= if word(&state, MXCSR) as u32 == MXCSR_INIT { 0 } else { SSE };
+    }
+    if wanted & (SSE | AVX) != 0 {
+        // KVM takes MXCSR only with the XMM registers.
+        now |= SSE;
     }
     for component in held.iter().filter(|c| loaded & c.bit != 0) {
         let at = if compact { component.compact } else { component.standard };

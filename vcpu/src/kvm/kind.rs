@@ -24,10 +24,8 @@ impl KvmKind {
         let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
         let virtualizes = flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
         let hardware_module = has_module("kvm_intel") || has_module("kvm_amd");
-        if has_module("kvm_pvm") && !hardware_module || !virtualizes && !hardware_module {
-            return Self::Pvm;
-        }
-        Self::Hardware
+        let hardware = hardware_module || virtualizes && !has_module("kvm_pvm");
+        if hardware { Self::Hardware } else { Self::Pvm }
     }
 
     /// One line on what a guest lacks on this host and which kernel arguments help; `None`

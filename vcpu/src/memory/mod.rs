@@ -110,11 +110,8 @@ pub fn check(size: u64) -> Result<(), MemoryError> {
 /// the rest from [`HIGH_RAM_START`] up.
 pub fn ranges(size: u64) -> Vec<Range<u64>> {
     let low = size.min(LOW_RAM_END);
-    let mut ranges = vec![0..low];
-    if size > low {
-        ranges.push(HIGH_RAM_START..HIGH_RAM_START.saturating_add(size - low));
-    }
-    ranges
+    let high = HIGH_RAM_START..HIGH_RAM_START.saturating_add(size - low);
+    [0..low, high].into_iter().filter(|range| !range.is_empty()).collect()
 }
 
 /// What a range of the memory map is for (ACPI 6.5, table 15.5).

@@ -10,8 +10,8 @@ fn resident_kib() -> u64 {
 
 #[test]
 fn ram_has_a_hole_below_4_gib() {
-    assert_eq!(ranges(128 * MIB), [0..128 * MIB]);
-    assert_eq!(ranges(LOW_RAM_END), [0..LOW_RAM_END]);
+    assert_eq!(ranges(128 * MIB), vec![0..128 * MIB]);
+    assert_eq!(ranges(LOW_RAM_END), vec![0..LOW_RAM_END]);
     let large = ranges(6 * GIB);
     assert_eq!(large, [0..LOW_RAM_END, HIGH_RAM_START..HIGH_RAM_START + 3 * GIB]);
     assert_eq!(large.iter().map(|r| r.end - r.start).sum::<u64>(), 6 * GIB);

@@ -16,6 +16,8 @@ mod thread;
 
 pub use event::{EventSink, Panic, VcpuEvent};
 pub use gather::Reply;
+#[cfg(test)]
+pub(crate) use gather::block_on;
 
 use crate::address_space::AddressSpace;
 use crate::boot::{BootError, BootState};
@@ -118,7 +120,7 @@ impl Vcpus {
         if count > limit {
             return Err(KvmError::TooManyVcpus { count, limit }.into());
         }
-        let mut maker = Maker { vm, config: &config, msrs: power::msr_list(vm.kvm().fd()) };
+        let maker = Maker { vm, config, msrs: power::msr_list(vm.kvm().fd()) };
         let (cpus, missing) = maker.make_all(count)?;
         if let Some(first) = cpus.first() {
             first.power_on.boot(&first.fd, &boot)?;
@@ -245,12 +247,12 @@ impl Drop for Vcpus {
 /// Makes vCPUs one after the other.
 struct Maker<'a> {
     vm: &'a Arc<Vm>,
-    config: &'a VcpusConfig,
+    config: VcpusConfig,
     msrs: Vec<u32>,
 }
 
 impl Maker<'_> {
-    fn make_all(&mut self, count: u32) -> Result<(Vec<Cpu>, Vec<&'static str>), VcpuError> {
+    fn make_all(&self, count: u32) -> Result<(Vec<Cpu>, Vec<&'static str>), VcpuError> {
         let topology = &self.config.topology;
         let fds = (0..count)
             .map(|cpu| {

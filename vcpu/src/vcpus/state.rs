@@ -33,11 +33,10 @@ impl State {
         Ok(match (self, request) {
             (_, Request::Stop) => Ended,
             (Ended, _) => return Err(VcpuError::Ended),
-            (Running | Paused, Request::Pause) => Paused,
+            (Running | Paused, Request::Pause) | (Paused | CrashedPaused, Request::Reset) => Paused,
             (Crashed | CrashedPaused, Request::Pause) => CrashedPaused,
             (Running | Paused, Request::Resume) => Running,
             (Crashed | CrashedPaused, Request::Resume) => Crashed,
-            (Paused | CrashedPaused, Request::Reset) => Paused,
             (Running | Crashed, Request::Reset) => return Err(VcpuError::NotPaused),
         })
     }
