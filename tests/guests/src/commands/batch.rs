@@ -4,7 +4,7 @@ use super::{Args, CommandError, Session, find_disk};
 use crate::outln;
 use crate::pattern::Random;
 use crate::pci::Bus;
-use crate::virtio::blk::{Disk, DiskError, Options, SECTOR, SLOTS_MAX};
+use crate::virtio::blk::{Disk, DiskError, Mode, Options, SECTOR, SLOTS_MAX};
 use crate::virtio::request::{Op, Split, Status};
 
 const BYTES: u32 = 4096;
@@ -42,8 +42,9 @@ pub(super) fn run<'a>(session: &mut Session, args: &Args<'a>) -> Result<(), Comm
     Ok(())
 }
 
-/// Rounds of as many reads as there are slots, each ended by one interrupt: after the last of
-/// them, or (`first_only`) asked for at the first as Linux does. Returns how many reads failed.
+/// Rounds of as many reads as there are slots, each ended by the one interrupt after all of them;
+/// or (`first_only`) with an interrupt asked for at the next to finish whenever there is nothing
+/// to take, as Linux does. Returns how many reads failed.
 fn drive(disk: &mut Disk, rounds: u64, first_only: bool) -> Result<u64, DiskError> {
     let blocks = disk.requests(BYTES)?;
     let depth = disk.depth();
@@ -54,12 +55,14 @@ fn drive(disk: &mut Disk, rounds: u64, first_only: bool) -> Result<u64, DiskErro
             let sector = random.below(blocks) * u64::from(BYTES) / SECTOR;
             disk.submit(slot, Op::Read, sector, BYTES, Split::WHOLE)?;
         }
-        disk.ring();
-        let mut left = depth;
-        while left > 0 {
-            let completion = disk.wait_sleeping(if first_only { 1 } else { left })?;
+        if first_only {
+            disk.ring();
+        } else {
+            disk.ring_and_sleep()?;
+        }
+        while disk.in_flight() > 0 {
+            let completion = disk.wait(Mode::Interrupt)?;
             failed += u64::from(completion.status != Status::OK);
-            left -= 1;
         }
     }
     Ok(failed)

@@ -157,7 +157,12 @@ impl Queue {
 
     /// Whether the used ring has entries that were not taken.
     pub fn pending(&self) -> bool {
-        self.device.load::<u16>(2) != self.taken
+        self.ready() != 0
+    }
+
+    /// How many entries of the used ring were not taken.
+    pub fn ready(&self) -> u16 {
+        self.device.load::<u16>(2).wrapping_sub(self.taken)
     }
 
     /// Asks the device not to interrupt. With EVENT_IDX this has to be repeated before 65,535
@@ -180,7 +185,7 @@ impl Queue {
         }
         // The request before the look at the index: the device stores that, then looks at this.
         fence(Ordering::SeqCst);
-        self.device.load::<u16>(2).wrapping_sub(self.taken) >= ahead.max(1)
+        self.ready() >= ahead.max(1)
     }
 
     fn set_used_event(&self, index: u16) {

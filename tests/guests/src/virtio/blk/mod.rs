@@ -396,7 +396,7 @@ impl Disk {
     pub fn wait(&mut self, mode: Mode) -> Result<Completion, DiskError> {
         match mode {
             Mode::Poll => self.wait_polling(),
-            Mode::Interrupt => self.wait_sleeping(1),
+            Mode::Interrupt => self.wait_sleeping(),
         }
     }
 
@@ -417,22 +417,17 @@ impl Disk {
         }
     }
 
-    /// Sleeps until `ahead` more requests of a queue are finished, and takes one.
-    pub fn wait_sleeping(&mut self, ahead: u16) -> Result<Completion, DiskError> {
+    fn wait_sleeping(&mut self) -> Result<Completion, DiskError> {
         if let Some(completion) = self.take()? {
             return Ok(completion);
         }
         let start = cpu::tsc();
         let result = loop {
             let seen = cpu::interrupts(0);
-            let interrupts = self.queue_interrupts();
-            if !self.queues.iter().flatten().any(|queue| queue.arm(ahead)) {
-                self.arm_timer();
-                let timer = cpu::interrupts(vector::TIMER);
-                cpu::wait(seen);
-                if cpu::interrupts(vector::TIMER) != timer && self.interrupt_is_lost(interrupts) {
-                    break Err(DiskError::NoInterrupt);
-                }
+            if !self.queues.iter().flatten().any(|queue| queue.arm(1))
+                && let Err(error) = self.sleep(seen, 1)
+            {
+                break Err(error);
             }
             match self.take() {
                 Ok(Some(completion)) => break Ok(completion),
@@ -445,6 +440,40 @@ impl Disk {
         result
     }
 
+    /// Rings, having asked queue 0 for one interrupt after all of the requests submitted, and
+    /// sleeps until they are finished and that interrupt has come. For disks with one queue.
+    pub fn ring_and_sleep(&mut self) -> Result<(), DiskError> {
+        let count = self.in_flight_count;
+        let interrupts = self.queue_interrupts();
+        let start = cpu::tsc();
+        let _ = self.queues[0].is_some_and(|queue| queue.arm(count));
+        self.ring();
+        loop {
+            let seen = cpu::interrupts(0);
+            let finished = self.queues[0].is_none_or(|queue| queue.ready() >= count);
+            if finished && self.queue_interrupts() != interrupts {
+                self.suppress();
+                return Ok(());
+            }
+            self.sleep(seen, count)?;
+            if cpu::tsc() - start > LIMIT_TICKS {
+                return Err(self.timeout());
+            }
+        }
+    }
+
+    /// Sleeps until any interrupt has come since there were `seen`. An error when it was the
+    /// timer, and the interrupt that `owing` finished requests owe does not come.
+    fn sleep(&mut self, seen: u32, owing: u16) -> Result<(), DiskError> {
+        let interrupts = self.queue_interrupts();
+        self.arm_timer();
+        let timer = cpu::interrupts(vector::TIMER);
+        cpu::wait(seen);
+        let late = cpu::interrupts(vector::TIMER) != timer;
+        let lost = late && self.interrupt_is_lost(interrupts, owing);
+        if lost { Err(DiskError::NoInterrupt) } else { Ok(()) }
+    }
+
     /// Has the timer end a sleep within a second; it goes on over several sleeps.
     fn arm_timer(&mut self) {
         let fired = cpu::interrupts(vector::TIMER);
@@ -454,11 +483,11 @@ impl Disk {
         }
     }
 
-    /// Whether something is finished, but no interrupt has come since there were `before`, nor
-    /// does in a while.
-    fn interrupt_is_lost(&self, before: u32) -> bool {
+    /// Whether `owing` requests of a queue are finished, but no interrupt has come since there
+    /// were `before`, nor does in a while.
+    fn interrupt_is_lost(&self, before: u32, owing: u16) -> bool {
         let start = cpu::tsc();
-        while self.queues.iter().flatten().any(Queue::pending) {
+        while self.queues.iter().flatten().any(|queue| queue.ready() >= owing) {
             if self.queue_interrupts() != before {
                 return false;
             }
