@@ -15,6 +15,8 @@ mod capability;
 mod common;
 mod doorbell;
 mod life;
+#[cfg(test)]
+mod tests;
 
 use super::device::VirtioDevice;
 use super::interrupt::{ConfigNotifier, Interrupts};

@@ -124,9 +124,8 @@ fn a_driver_that_goes_by_avail_event_loses_no_request() {
         let mut rig = Rig::new(&reactors, file.path(), BlkOptions::default()).await;
         rig.start(USUAL, 1, RING as u16);
         let table = rig.machine.alloc(u64::from(RING) * 4096);
-        let requests: Vec<RequestAt> = (0..u64::from(RING))
-            .map(|n| rig.request(vb::VIRTIO_BLK_T_IN, n * 8, 4096))
-            .collect();
+        let requests: Vec<RequestAt> =
+            (0..u64::from(RING)).map(|n| rig.request(vb::VIRTIO_BLK_T_IN, n * 8, 4096)).collect();
         let (mut added, mut answered) = (0, 0);
         // The ring's indices wrap, batches of every size come, and only wanted doorbells are rung.
         while answered < 100_000 {

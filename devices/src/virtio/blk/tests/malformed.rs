@@ -61,7 +61,11 @@ fn broken_chains_need_a_reset() {
             ),
             (
                 "data that wraps around",
-                &[(head, 16, NEXT, 1), (u64::MAX - 255, 512, NEXT | WRITE, 2), (status, 1, WRITE, 0)],
+                &[
+                    (head, 16, NEXT, 1),
+                    (u64::MAX - 255, 512, NEXT | WRITE, 2),
+                    (status, 1, WRITE, 0),
+                ],
             ),
             ("a status outside of RAM", &[(head, 16, NEXT, 1), (u64::MAX, 1, WRITE, 0)]),
             (
