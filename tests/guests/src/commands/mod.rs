@@ -1,4 +1,9 @@
 //! The commands, from the command line and from the console alike.
+//!
+//! Tests outside match the output, so these forms stay: `+ COMMAND` before each command of the
+//! command line, the prompt `guest> ` once the console is read, `ok   WHAT` and `FAIL WHAT: WHY`
+//! for a check, `skip WHAT: WHY` for one that does not apply, `NAME: N passed, M failed` after the
+//! checks of a command, `error: WHY` for a command that did not run to its end.
 
 mod args;
 mod badq;
