@@ -98,11 +98,7 @@ impl Drained {
         if DOMAIN.pending.load(Ordering::SeqCst) == 0 {
             return None;
         }
-        let (ticket, first) = DOMAIN.ledger.request();
-        if first {
-            // Makes sure that this batch is closed, whatever is under way.
-            call_rcu(|| ());
-        }
+        let ticket = with_home(|home| DOMAIN.request(home));
         Some(Self { ticket, place: None })
     }
 }

@@ -79,3 +79,57 @@ impl<T: Send + Sync + fmt::Debug + 'static> fmt::Debug for RcuCell<T> {
         f.debug_tuple("RcuCell").field(self.read(&crate::read())).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::RcuCell;
+    use crate::{drain_call_rcu, read};
+    use std::sync::Arc;
+
+    #[test]
+    fn a_reader_keeps_the_version_it_found() {
+        let cell = RcuCell::new(Arc::new(1));
+        let guard = read();
+        let old = cell.read(&guard);
+        let watch = Arc::downgrade(old);
+        cell.publish(Arc::new(2));
+        assert_eq!((**old, **cell.read(&guard)), (1, 2));
+        assert!(watch.upgrade().is_some());
+        drop(guard);
+        drain_call_rcu();
+        assert!(watch.upgrade().is_none());
+    }
+
+    #[test]
+    fn a_value_outlives_its_cell_within_a_section() {
+        let value = Arc::new(3);
+        let cell = RcuCell::new(Arc::clone(&value));
+        let guard = read();
+        let found = cell.read(&guard);
+        drop(cell);
+        assert_eq!((**found, Arc::strong_count(&value)), (3, 2));
+        drop(guard);
+        drain_call_rcu();
+        assert_eq!(Arc::strong_count(&value), 1);
+    }
+
+    #[test]
+    fn racing_writers_lose_no_version() {
+        let cell = Arc::new(RcuCell::new(Arc::new(())));
+        let value = Arc::new(());
+        let writers: Vec<_> = (0..4)
+            .map(|_| {
+                let (cell, value) = (Arc::clone(&cell), Arc::clone(&value));
+                std::thread::spawn(move || {
+                    (0..1000).for_each(|_| cell.publish(Arc::clone(&value)));
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        drop(cell);
+        drain_call_rcu();
+        assert_eq!(Arc::strong_count(&value), 1);
+    }
+}

@@ -59,7 +59,7 @@ impl Domain {
             seat: Seat::new(),
             active: ActiveList::new(),
             shared: Home::shared(),
-            ledger: Ledger::new(),
+            ledger: Ledger::default(),
             pending: Padded(AtomicUsize::new(0)),
             begun: AtomicU64::new(0),
             passed: AtomicU64::new(0),
@@ -95,7 +95,17 @@ impl Domain {
 
     /// Whether a leader would find something to do.
     pub(crate) fn has_work(&self) -> bool {
-        !self.active.is_empty() || !self.shared.queue.is_empty()
+        !self.active.is_empty() || !self.shared.queue.is_empty() || self.ledger.is_requested()
+    }
+
+    /// Asks for a batch to be closed and sees to it that somebody does; returns its number. `home` is the calling
+    /// thread's.
+    pub(crate) fn request(&self, home: &Home) -> u64 {
+        let ticket = self.ledger.request();
+        if self.seat.claim() {
+            home.send(Leadership::new().into());
+        }
+        ticket
     }
 
     /// Whether more is pending than the bound allows.

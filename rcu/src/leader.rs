@@ -48,7 +48,8 @@ pub(crate) enum Step {
 /// The right, and the duty, to drive the grace periods: there is one in the process while anything
 /// is queued. Dropped by a context that stops, it goes to the shared home's thread.
 pub(crate) struct Leadership {
-    under_way: Option<(Batch, Grace)>,
+    /// The batch, and its grace period once that has begun.
+    under_way: Option<(Batch, Option<Grace>)>,
     resigned: bool,
 }
 
@@ -60,11 +61,14 @@ impl Leadership {
 
     /// Goes on with the batch, or closes a new one.
     pub(crate) fn step(&mut self, own: &Arc<Home>, waker: &Waker) -> Step {
-        let (_, grace) = self.under_way.get_or_insert_with(|| (Batch::close(), Grace::begin()));
-        match grace.poll(waker) {
-            Wait::Again => return Step::Again,
-            Wait::Until(at) => return Step::Wait(at),
-            Wait::Over => {}
+        let (batch, grace) = self.under_way.get_or_insert_with(|| (Batch::close(), None));
+        // An empty batch, which somebody asked for to wait for those before it, needs no grace period.
+        if !batch.parts.is_empty() {
+            match grace.get_or_insert_with(Grace::begin).poll(waker) {
+                Wait::Again => return Step::Again,
+                Wait::Until(at) => return Step::Wait(at),
+                Wait::Over => {}
+            }
         }
         let Some((batch, _)) = self.under_way.take() else { return Step::Again };
         let mut mine = None;
@@ -83,7 +87,7 @@ impl Leadership {
     /// After a batch: goes on leading where `own` has queued more, hands over where only others have,
     /// resigns where nobody has. Returns the leadership if it stays.
     pub(crate) fn go_on(mut self, own: &Home) -> Option<Self> {
-        if !own.queue.is_empty() {
+        if !own.queue.is_empty() || DOMAIN.ledger.is_requested() {
             return Some(self);
         }
         if let Some(home) = DOMAIN.active.newest() {

@@ -19,6 +19,7 @@ mod primitive;
 mod stall;
 mod stats;
 mod threads;
+mod tickets;
 mod turn;
 mod worker;
 

@@ -76,8 +76,8 @@ impl<T: Send + Sync + 'static> RcuList<T> {
     /// As [`write`](Self::write), but `None` while there is another writer.
     pub fn try_write(&self) -> Option<Writer<'_, T>> {
         // Acquire pairs with the Release in `Writer::drop`: what the last writer did is visible.
-        (!self.writing.swap(true, Ordering::Acquire))
-            .then_some(Writer { list: self, thread: PhantomData })
+        let free = !self.writing.swap(true, Ordering::Acquire);
+        free.then(|| Writer { list: self, thread: PhantomData })
     }
 }
 
@@ -328,3 +328,6 @@ impl<T> Removed<T> {
         node.value
     }
 }
+
+#[cfg(test)]
+mod tests;

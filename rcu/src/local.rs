@@ -13,6 +13,9 @@ use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
+/// A reactor's turn is going on; what is below counts the sections that are open.
+const TURN: usize = 1 << (usize::BITS - 1);
+
 /// The thread's storage is gone: the last guard frees the participant.
 const ORPHAN: u8 = 1;
 /// A guard outlived the turn it was opened in: its end must fence as the turn's would have.
@@ -20,13 +23,11 @@ const CARRIED: u8 = 2;
 
 /// A thread's side of RCU. Only its thread touches it.
 pub(crate) struct Local {
-    /// Sections open.
-    depth: Cell<usize>,
-    /// Whether a reactor's turn is going on.
-    turn: Cell<bool>,
+    /// Sections open, and `TURN`.
+    nesting: Cell<usize>,
     /// `ORPHAN`, `CARRIED`.
     rare: Cell<u8>,
-    /// Set exactly while `depth > 0 || turn`.
+    /// Set exactly while `nesting` is not 0.
     pin: Cell<Option<epoch::Guard>>,
     record: Arc<Record>,
     domain: &'static Domain,
@@ -60,10 +61,10 @@ impl Drop for Owner {
         // thread-local values), in which case the last of them frees it.
         let local = unsafe { &*self.0 };
         local.end_turn();
-        if local.depth.get() == 0 {
-            Local::free(self.0);
-        } else {
+        if local.in_section() {
             local.rare.set(local.rare.get() | ORPHAN);
+        } else {
+            Local::free(self.0);
         }
     }
 }
@@ -74,8 +75,7 @@ impl Local {
         let domain = &*DOMAIN;
         let record = Arc::new(Record::new());
         let local = Self {
-            depth: Cell::new(0),
-            turn: Cell::new(false),
+            nesting: Cell::new(0),
             rare: Cell::new(rare),
             pin: Cell::new(None),
             record: Arc::clone(&record),
@@ -113,15 +113,13 @@ impl Local {
 
     #[inline]
     fn enter(&self, place: &'static Location<'static>) {
-        let depth = self.depth.get();
-        self.depth.set(depth + 1);
-        if depth == 0 {
-            if self.turn.get() {
-                self.record.set_place(Some(place));
-            } else {
-                self.record.pinning(Some(place));
-                self.pin.set(Some(self.handle.pin()));
-            }
+        let nesting = self.nesting.get();
+        self.nesting.set(nesting + 1);
+        if nesting == 0 {
+            self.record.pinning(Some(place));
+            self.pin(self.handle.pin());
+        } else if nesting == TURN {
+            self.record.set_place(Some(place));
         }
     }
 
@@ -129,9 +127,9 @@ impl Local {
     fn leave(this: *const Self) {
         // SAFETY: a guard exists, so the participant does.
         let local = unsafe { &*this };
-        let depth = local.depth.get() - 1;
-        local.depth.set(depth);
-        if depth == 0 && !local.turn.get() {
+        let nesting = local.nesting.get() - 1;
+        local.nesting.set(nesting);
+        if nesting == 0 {
             drop(local.pin.take());
             local.record.unpinned();
             local.domain.bell.leave(&local.record.mark);
@@ -139,6 +137,12 @@ impl Local {
                 Self::leave_rare(this);
             }
         }
+    }
+
+    /// Keeps the pin. There is none yet, which spares the compiler dropping it.
+    #[inline]
+    fn pin(&self, guard: epoch::Guard) {
+        std::mem::forget(self.pin.replace(Some(guard)));
     }
 
     #[cold]
@@ -156,25 +160,23 @@ impl Local {
 
     /// A reactor's turn begins on this thread.
     pub(crate) fn begin_turn(&self) {
-        if self.turn.replace(true) {
-            return;
-        }
-        if self.depth.get() == 0 {
+        let nesting = self.nesting.get();
+        if nesting == 0 {
             self.record.pinning(None);
-            self.pin.set(Some(self.handle.pin()));
+            self.pin(self.handle.pin());
         }
+        self.nesting.set(nesting | TURN);
     }
 
     /// The turn is over.
     pub(crate) fn end_turn(&self) {
-        if !self.turn.replace(false) {
-            return;
-        }
-        if self.depth.get() == 0 {
+        let nesting = self.nesting.get();
+        self.nesting.set(nesting & !TURN);
+        if nesting == TURN {
             drop(self.pin.take());
             self.record.unpinned();
             self.domain.bell.leave_fenced(&self.record.mark);
-        } else {
+        } else if nesting & TURN != 0 {
             self.rare.set(self.rare.get() | CARRIED);
         }
     }
@@ -192,18 +194,18 @@ impl Local {
         match self.pin.take() {
             None => self.handle.pin().flush(),
             Some(mut guard) => {
-                if self.depth.get() == 0 {
+                if !self.in_section() {
                     guard.repin();
                 }
                 guard.flush();
-                self.pin.set(Some(guard));
+                self.pin(guard);
             }
         }
     }
 
     /// Whether a section is open on this thread: its pin cannot be moved along.
     pub(crate) fn in_section(&self) -> bool {
-        self.depth.get() > 0
+        self.nesting.get() & !TURN != 0
     }
 
     pub(crate) fn record(&self) -> &Arc<Record> {
@@ -274,8 +276,7 @@ pub fn is_pinned() -> bool {
         return false;
     }
     // SAFETY: not null, so this thread's participant is alive.
-    let local = unsafe { &*local };
-    local.depth.get() > 0 || local.turn.get()
+    unsafe { &*local }.nesting.get() != 0
 }
 
 /// Panics when this thread [is pinned](is_pinned). To be called where the thread is about to sleep
@@ -285,3 +286,6 @@ pub fn is_pinned() -> bool {
 pub fn assert_not_pinned() {
     assert!(!is_pinned(), "an RCU read-side section is open where the thread is about to sleep");
 }
+
+#[cfg(test)]
+mod tests;

@@ -238,7 +238,7 @@ impl Torture {
                 element.check("after a stall");
             }),
             self.spawn(6, |this, _| this.drain_blocking()),
-            self.spawn(7, |this, random| this.birth_and_death(random)),
+            self.spawn(7, Torture::birth_and_death),
         ]
     }
 
