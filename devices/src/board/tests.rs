@@ -1,5 +1,6 @@
 use super::*;
 use crate::test_platform::{TestClock, TestConsole, TestPlatform};
+use proptest::prelude::*;
 use std::sync::Mutex;
 use vcpu::bus::Space;
 
@@ -107,4 +108,42 @@ fn a_guest_is_given_its_tables() {
     let machine = Machine::new();
     let ram = vcpu::memory::build(&vcpu::memory::RamConfig::new(2 << 20)).unwrap();
     assert_eq!(machine.board.install_acpi(&ram, &[0, 1]).unwrap(), layout::ACPI.start);
+}
+
+/// An access to a port of the board or near one.
+fn access() -> impl Strategy<Value = (u64, Vec<u8>, bool)> {
+    let ports = [0x60, 0x64, 0x70, 0xe9, 0xf4, 0x3f8, 0x510, 0x600, 0xcf8];
+    let port = (prop::sample::select(ports.to_vec()), 0u64..14).prop_map(|(port, at)| port + at);
+    let data = prop::sample::select(vec![1usize, 2, 4, 8])
+        .prop_flat_map(|len| prop::collection::vec(any::<u8>(), len));
+    (port, data, any::<bool>())
+}
+
+proptest! {
+    #[test]
+    fn random_port_accesses_leave_a_working_board(
+        accesses in prop::collection::vec(access(), 0..200),
+        typed in prop::collection::vec(any::<u8>(), 0..100),
+    ) {
+        let machine = Machine::new();
+        for (port, mut data, write) in accesses {
+            if write {
+                machine.pio.write(port, &data);
+            } else {
+                machine.pio.read(port, &mut data);
+            }
+            machine.board.serial.input(&typed);
+            machine.board.pm.press_power_button();
+        }
+        machine.board.reset();
+        machine.console.room.store(1, std::sync::atomic::Ordering::Relaxed);
+        machine.outb(0x3f8, b'!');
+        let last = machine.console.written.lock().unwrap().last().copied();
+        prop_assert_eq!(last, Some(b'!'));
+        machine.pio.write(0xcf8, &0x8000_0000u32.to_le_bytes());
+        let mut id = [0; 4];
+        machine.pio.read(0xcfc, &mut id);
+        prop_assert_eq!(u32::from_le_bytes(id), 0x1237_8086);
+        prop_assert_eq!(machine.inb(0x604) & 1, 1);
+    }
 }
