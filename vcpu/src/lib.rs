@@ -1,5 +1,22 @@
-//! KVM, guest memory, address spaces, vCPU threads and boot loaders. No device is named here:
-//! devices are behind [`bus::BusDevice`] and see the machine through [`irq::Platform`].
+//! Guests on KVM: memory, address spaces, interrupts, vCPU threads and boot loaders.
+//!
+//! | what | where | called from |
+//! |---|---|---|
+//! | guest RAM and the machine map | [`memory`] | any thread |
+//! | which device answers an access: [`address_space::AddressSpace`] | [`address_space`] | readers: vCPU threads, lock-free; writers: any thread |
+//! | what devices implement: [`bus::BusDevice`] | [`bus`] | vCPU threads; must not block |
+//! | what devices use: [`irq::Platform`], free of KVM | [`irq`] | any thread, off the data path |
+//! | `/dev/kvm` and a machine on it: [`kvm::Kvm`], [`kvm::Vm`] | [`kvm`] | any thread |
+//! | `-cpu` and the processors' arrangement | [`cpuid`] | any thread |
+//! | kernels, initrds and their boot protocols: [`boot::Boot`] | [`boot`] | threads that may block |
+//! | vCPU threads and their handle: [`vcpus::Vcpus`] | [`vcpus`] | any thread; replies are futures |
+//! | finishing instructions that KVM refuses | `emulate` | vCPU threads |
+//!
+//! A machine is made in that order: [`kvm::Kvm::open`], [`memory::build`], [`kvm::Vm::new`],
+//! address spaces and devices, [`boot::Boot::open`] and [`boot::Boot::load`],
+//! [`vcpus::Vcpus::new`] and then [`vcpus::Vcpus::resume`]. No device is named in this crate, and
+//! no device need know KVM.
+
 pub mod address_space;
 pub mod boot;
 pub mod bus;

@@ -96,6 +96,7 @@ pub struct Vcpus {
     controls: Vec<Arc<Control>>,
     threads: Mutex<Vec<(String, JoinHandle<()>)>>,
     missing: Vec<&'static str>,
+    tsc_khz: Option<u32>,
     /// What was asked for last; guards the order of commands.
     intent: Mutex<Intent>,
 }
@@ -122,6 +123,7 @@ impl Vcpus {
         }
         let maker = Maker { vm, config, msrs: power::msr_list(vm.kvm().fd()) };
         let (cpus, missing) = maker.make_all(count)?;
+        let tsc_khz = cpus.first().and_then(|cpu| cpu.fd.get_tsc_khz().ok());
         if let Some(first) = cpus.first() {
             first.power_on.boot(&first.fd, &boot)?;
         }
@@ -129,6 +131,7 @@ impl Vcpus {
             controls: cpus.iter().map(|cpu| Arc::clone(&cpu.control)).collect(),
             threads: Mutex::default(),
             missing,
+            tsc_khz,
             intent: Mutex::new(Intent::Paused),
         };
         for cpu in cpus {
@@ -218,6 +221,12 @@ impl Vcpus {
     /// Features that the CPU model asked for and this host's KVM does not offer.
     pub fn missing_features(&self) -> &[&'static str] {
         &self.missing
+    }
+
+    /// Frequency of the guest's time-stamp counter in kHz, where the host knows it. A guest finds
+    /// it in CPUID leaf 4000_0010h too; a Linux that does not look there takes `tsc_early_khz=`.
+    pub fn tsc_khz(&self) -> Option<u32> {
+        self.tsc_khz
     }
 
     fn command(&self, request: Request, intent: Option<Intent>) -> Reply {

@@ -14,6 +14,9 @@ use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EV
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::sync::Arc;
 
+const NO_MEMORY: &str =
+    "the host could not provide guest memory; free memory on the host, or give the guest less";
+
 /// One vCPU and what its thread needs.
 pub(super) struct Cpu {
     pub index: u32,
@@ -148,6 +151,7 @@ impl Cpu {
             Ok(VcpuExit::SystemEvent(kind, _)) => self.system_event(kind),
             Ok(VcpuExit::InternalError) => self.internal_error(),
             Ok(VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen) => Outcome::Done,
+            Ok(VcpuExit::MemoryFault { .. }) => self.failed(NO_MEMORY.to_owned()),
             Ok(other) => {
                 let error =
                     format!("KVM stopped it with {other:?}, which ringvisor never asks for");
@@ -155,11 +159,7 @@ impl Cpu {
             }
             Err(error) => match error.errno() {
                 libc::EINTR | libc::EAGAIN => Outcome::Interrupted,
-                libc::EFAULT => self.failed(
-                    "the host could not provide guest memory; free memory on the host, or give \
-                     the guest less"
-                        .to_owned(),
-                ),
+                libc::EFAULT => self.failed(NO_MEMORY.to_owned()),
                 errno => {
                     let error = std::io::Error::from_raw_os_error(errno);
                     self.failed(format!("KVM_RUN failed: {error}"))
