@@ -24,6 +24,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Requests that may wait for a session before reading stops, as in QEMU.
 pub(crate) const QUEUE_MAX: usize = 8;
+/// Waiting requests at which reading goes on after it stopped: not at each one less, so that the
+/// reader is woken once for several requests.
+const QUEUE_RESUME: usize = 2;
 
 /// A request in the queue.
 struct Job {
@@ -81,9 +84,18 @@ impl Dispatcher {
     /// Whether another request of the session may be read. Before the end of the negotiation
     /// requests are read one by one, because the answer decides how the next one is read.
     pub(crate) fn has_room(&self, session: &Session) -> bool {
+        self.has_fewer(session, QUEUE_MAX)
+    }
+
+    /// Whether reading may go on after it stopped for want of room.
+    pub(crate) fn has_room_again(&self, session: &Session) -> bool {
+        self.has_fewer(session, QUEUE_RESUME + 1)
+    }
+
+    fn has_fewer(&self, session: &Session, limit: usize) -> bool {
         let state = self.lock();
         if session.is_negotiated() {
-            state.fair.depth(session.id) < QUEUE_MAX
+            state.fair.depth(session.id) < limit
         } else {
             state.fair.is_idle(session.id)
         }
@@ -103,8 +115,11 @@ impl Dispatcher {
         if job.kind == Kind::Coroutine {
             state.coroutine_runs = true;
         }
+        let resume = state.fair.depth(job.session.id) <= QUEUE_RESUME;
         drop(state);
-        job.session.changed.notify_one();
+        if resume {
+            job.session.changed.notify_one();
+        }
         Some(job)
     }
 
@@ -114,8 +129,11 @@ impl Dispatcher {
         if kind == Kind::Coroutine {
             state.coroutine_runs = false;
         }
+        let idle = state.fair.is_idle(session.id);
         drop(state);
-        session.changed.notify_one();
+        if idle {
+            session.changed.notify_one();
+        }
         self.ended.notify_all();
         self.wake.notify_one();
     }

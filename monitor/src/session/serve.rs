@@ -96,21 +96,21 @@ fn take(core: &Arc<Core>, session: &Arc<Session>, message: Result<Value, SyntaxE
     }
 }
 
-fn may_read(core: &Core, session: &Session) -> bool {
-    core.dispatcher.has_room(session) && session.outbox.unsent() <= outbox::READ_UNSENT_MAX
-}
-
 /// Waits until the client's requests have gone down or it has read its replies. Ends early when it
 /// hangs up.
 async fn wait_to_read(core: &Core, session: &Session) -> Option<End> {
+    let unsent_max = outbox::READ_UNSENT_MAX;
+    if core.dispatcher.has_room(session) && session.outbox.unsent() <= unsent_max {
+        return None;
+    }
     let mut half_closed = false;
-    while !may_read(core, session) {
+    while !core.dispatcher.has_room_again(session) || session.outbox.unsent() > unsent_max {
         if session.outbox.is_closed() {
             return Some(End::Gone);
         }
         let progress = pin!(async {
-            if core.dispatcher.has_room(session) {
-                session.outbox.drained_to(outbox::READ_UNSENT_MAX).await;
+            if core.dispatcher.has_room_again(session) {
+                session.outbox.drained_to(unsent_max).await;
             } else {
                 session.changed.notified().await;
             }
