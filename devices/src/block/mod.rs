@@ -14,6 +14,8 @@ mod options;
 mod raw;
 mod scratch;
 mod segments;
+#[cfg(test)]
+mod tests;
 mod zero;
 
 pub use error::{DiskError, OpenError};

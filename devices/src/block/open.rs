@@ -90,7 +90,7 @@ async fn open_image(options: &FileOptions, direct: bool) -> Result<Fd, OpenError
 }
 
 /// What the errno of open(2) means to the user. `readable`: only writing is refused.
-fn refused(path: &Path, direct: bool, readable: bool, source: io::Error) -> OpenError {
+pub(super) fn refused(path: &Path, direct: bool, readable: bool, source: io::Error) -> OpenError {
     let path = path.to_owned();
     match source.raw_os_error() {
         Some(libc::ENOENT | libc::ENOTDIR) => OpenError::Missing(path),
@@ -128,7 +128,7 @@ fn block_device_size(path: &Path, file: &Fd) -> Result<u64, OpenError> {
     Err(OpenError::Io { path: path.to_owned(), what: "asking for its size", source })
 }
 
-fn check_size(path: &Path, size: u64) -> Result<(), OpenError> {
+pub(super) fn check_size(path: &Path, size: u64) -> Result<(), OpenError> {
     if size < SECTOR {
         return Err(OpenError::TooSmall { path: path.to_owned(), size });
     }

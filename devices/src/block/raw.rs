@@ -318,3 +318,40 @@ impl DiskQueue for RawQueue {
         self.group.cancel_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::testing::on_core;
+    use std::future::poll_fn;
+    use vm_memory::GuestAddress;
+
+    #[test]
+    fn eintr_and_eagain_are_repeated_and_not_for_ever() {
+        on_core(|_| async {
+            // A pipe that nobody writes to keeps the real operations out of the way.
+            let (reader, _writer) = nix::unistd::pipe().unwrap();
+            let files = RawFiles {
+                file: Fd::from(reader),
+                buffered: None,
+                direct: None,
+                discard: Discard::Ignore,
+                no_flush: false,
+            };
+            let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 4096)]).unwrap();
+            let mut queue = RawQueue::new(&files, &Arc::new(ram), 1, 1);
+            for errno in [libc::EINTR, libc::EAGAIN] {
+                queue.segments(0).clear();
+                queue.segments(0).push(GuestAddress(0), 512).unwrap();
+                queue.submit(0, Request::Read { offset: 0 });
+                for _ in 0..RETRIES_MAX {
+                    queue.completed(Completion { token: 0, result: -errno });
+                    assert!(queue.finished.is_empty());
+                }
+                queue.completed(Completion { token: 0, result: -errno });
+                let done = poll_fn(|cx| queue.poll_done(cx)).await;
+                assert_eq!(done, Done { slot: 0, result: Err(errno) });
+            }
+        });
+    }
+}

@@ -24,7 +24,7 @@ pub mod pci;
 mod queue;
 mod status;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use device::{QueueSetup, Stop, VirtioDevice};
 pub use interrupt::{ConfigNotifier, Fault, QueueInterrupt};

@@ -9,8 +9,6 @@ use std::sync::Arc;
 const BARS: u64 = 0xe000_0000;
 const BAR_STEP: u64 = 0x10_0000;
 
-pub(crate) type StatusBits = u8;
-
 /// A structure: its BAR and its offset there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -158,11 +156,11 @@ impl Driver {
         self.machine.write(self.address(self.device) + offset, data);
     }
 
-    pub(crate) fn status(&self) -> StatusBits {
+    pub(crate) fn status(&self) -> u8 {
         self.read8(0x14)
     }
 
-    pub(crate) fn set_status(&self, status: StatusBits) {
+    pub(crate) fn set_status(&self, status: u8) {
         self.write(0x14, &[status]);
     }
 

@@ -5,7 +5,7 @@ mod driver;
 mod platform;
 mod queue;
 
-pub(crate) use driver::{Driver, StatusBits};
+pub(crate) use driver::Driver;
 pub(crate) use platform::{EventPlatform, EventVector};
 pub(crate) use queue::{Buffer, DriverQueue, INDIRECT, NEXT, RawDescriptor, Used, WRITE};
 
@@ -40,6 +40,18 @@ where
         reactor::timeout(HANGS, test(reactors)).await.expect("the test hangs");
     })
     .expect("the reactors start");
+}
+
+/// Runs `test` on a core context, where futures need not be `Send`.
+pub(crate) fn on_core<F, Fut>(test: F)
+where
+    F: FnOnce(Reactors) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    on_reactors(1, |reactors| async move {
+        let core = reactors.core(0).clone();
+        core.spawn_local_with("test", move || test(reactors)).await.expect("the test passes");
+    });
 }
 
 /// A machine without a processor: the test does the accesses.

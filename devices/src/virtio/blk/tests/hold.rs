@@ -55,18 +55,17 @@ impl Held {
 }
 
 /// The disk.
-pub(super) struct HoldDisk(pub(super) Arc<Held>);
+struct HoldDisk(Arc<Held>);
 
-impl HoldDisk {
-    pub(super) fn new(bytes: u64) -> (Arc<Held>, Arc<dyn Disk>) {
-        let held = Arc::new(Held::default());
-        held.set_size(bytes);
-        (Arc::clone(&held), Arc::new(Self(held)))
-    }
+/// A disk of `bytes` bytes and the hand on it.
+pub(super) fn hold_disk(bytes: u64) -> (Arc<Held>, Arc<dyn Disk>) {
+    let held = Arc::new(Held::default());
+    held.set_size(bytes);
+    (Arc::clone(&held), Arc::new(HoldDisk(held)))
 }
 
 impl Disk for HoldDisk {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "held disk"
     }
 
@@ -122,15 +121,12 @@ impl DiskQueue for HoldQueue {
 
     fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
         let mut state = self.held.state.lock().unwrap();
-        match state.ended.pop() {
-            Some(done) => {
-                self.in_flight -= 1;
-                Poll::Ready(done)
-            }
-            None => {
-                state.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
+        if let Some(done) = state.ended.pop() {
+            self.in_flight -= 1;
+            Poll::Ready(done)
+        } else {
+            state.waker = Some(cx.waker().clone());
+            Poll::Pending
         }
     }
 

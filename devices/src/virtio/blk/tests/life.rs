@@ -1,6 +1,6 @@
 //! Reset with requests in flight, and what the guest is told.
 
-use super::hold::HoldDisk;
+use super::hold::hold_disk;
 use super::*;
 use crate::block::Request;
 use crate::virtio::status;
@@ -14,7 +14,7 @@ async fn until(mut condition: impl FnMut() -> bool) {
 #[test]
 fn status_reads_0_only_when_nothing_is_in_flight() {
     on_reactors(1, |reactors| async move {
-        let (held, disk) = HoldDisk::new(1 << 20);
+        let (held, disk) = hold_disk(1 << 20);
         let mut rig = Rig::on(&reactors, disk, BlkOptions::default());
         rig.start(USUAL, 1, 64);
         let request = rig.request(vb::VIRTIO_BLK_T_IN, 0, 4096);
@@ -96,7 +96,7 @@ fn after_a_reset_the_device_leaves_guest_memory_alone() {
 #[test]
 fn a_machine_reset_is_a_device_reset() {
     on_reactors(1, |reactors| async move {
-        let (held, disk) = HoldDisk::new(1 << 20);
+        let (held, disk) = hold_disk(1 << 20);
         let mut rig = Rig::on(&reactors, disk, BlkOptions::default());
         rig.start(USUAL, 1, 64);
         let request = rig.request(vb::VIRTIO_BLK_T_IN, 0, 4096);
@@ -125,7 +125,7 @@ fn a_machine_reset_is_a_device_reset() {
 #[test]
 fn requests_become_what_the_disk_is_asked_for() {
     on_reactors(1, |reactors| async move {
-        let (held, disk) = HoldDisk::new(1 << 20);
+        let (held, disk) = hold_disk(1 << 20);
         let mut rig = Rig::on(&reactors, disk, BlkOptions::default());
         // A driver without FLUSH cannot make writes stable: they have to be.
         for (features, stable) in [(USUAL, false), (features::COMMON, true)] {
@@ -147,7 +147,7 @@ fn requests_become_what_the_disk_is_asked_for() {
 #[test]
 fn a_new_size_is_shown_and_announced() {
     on_reactors(1, |reactors| async move {
-        let (held, disk) = HoldDisk::new(1 << 20);
+        let (held, disk) = hold_disk(1 << 20);
         let mut rig = Rig::on(&reactors, disk, BlkOptions::default());
         rig.start(USUAL, 1, 64);
         assert_eq!(u64::from_le_bytes(rig.driver.device_config(0)), 2048);

@@ -28,7 +28,10 @@ async fn breaks(name: &str, rig: &mut Rig, chain: impl FnOnce(&mut Rig)) {
     rig.driver.reset().await;
 }
 
-fn describe(rig: &mut Rig, descriptors: &[(u64, u32, u16, u16)]) {
+/// Of a descriptor: address, length, flags, next.
+type Fields = (u64, u32, u16, u16);
+
+fn describe(rig: &mut Rig, descriptors: &[Fields]) {
     for (n, (address, len, flags, next)) in descriptors.iter().copied().enumerate() {
         let descriptor = RawDescriptor { address, len, flags, next };
         rig.queues[0].write_descriptor(n as u16, descriptor);
@@ -44,7 +47,7 @@ fn broken_chains_need_a_reset() {
         let r = rig.request(vb::VIRTIO_BLK_T_IN, 0, 8192);
         let (head, status, data) = (r.header(), r.status(), r.data());
         let beyond = 64 << 20;
-        let chains: [(&str, &[(u64, u32, u16, u16)]); 17] = [
+        let chains: [(&str, &[Fields]); 17] = [
             ("a chain that is a circle", &[(head, 16, NEXT, 1), (data, 512, NEXT | WRITE, 1)]),
             ("a chain that leads back", &[(head, 16, NEXT, 1), (data, 8, NEXT, 0)]),
             ("a next index past the table", &[(head, 16, NEXT, 16)]),
@@ -127,9 +130,9 @@ fn broken_rings_and_tables_need_a_reset() {
 
 #[test]
 fn one_request_offered_over_and_over_needs_a_reset() {
-    use super::hold::HoldDisk;
+    use super::hold::hold_disk;
     on_reactors(1, |reactors| async move {
-        let (held, disk) = HoldDisk::new(1 << 20);
+        let (held, disk) = hold_disk(1 << 20);
         let mut rig = Rig::on(&reactors, disk, BlkOptions::default());
         rig.start(USUAL, 1, 16);
         let request = rig.request(vb::VIRTIO_BLK_T_IN, 0, 512);
@@ -162,7 +165,7 @@ fn queues_in_impossible_places_need_a_reset() {
         for (name, (descriptors, available, used)) in [
             ("a table outside of RAM", (64u64 << 20, good.1, good.2)),
             ("a table across its end", ((64 << 20) - 16, good.1, good.2)),
-            ("a table that wraps", (u64::MAX & !15, good.1, good.2)),
+            ("a table that wraps", (!15, good.1, good.2)),
             ("an odd table", (0x1008, good.1, good.2)),
             ("an odd available ring", (good.0, 0x2001, good.2)),
             ("an available ring nowhere", (good.0, 0, good.2)),
