@@ -203,3 +203,68 @@ fn more_vcpus_than_kvm_runs_are_refused_in_one_line() {
     drop(many.stop());
     many.join(PATIENCE).unwrap();
 }
+
+// Starts every other processor at 0x8000, reports, and spins. There, each spins too.
+guest!(
+    ".code32",
+    vt_spin,
+    vt_spin_end,
+    "movw $0xfeeb, 0x8000",
+    "movl $0x1ff, 0xfee000f0",
+    "movl $0x000c4500, 0xfee00300",
+    "movl $0x000c4608, 0xfee00300",
+    "movb $1, %al",
+    "outb %al, $0xe0",
+    "1: jmp 1b",
+);
+
+#[test]
+fn many_vcpus_stop_and_go_together() {
+    let Some(kvm) = kvm("many_vcpus_stop_and_go_together") else { return };
+    let machine = Machine::flat32(kvm, 4, code!(vt_spin, vt_spin_end));
+    drop(machine.vcpus.resume());
+    assert_eq!(machine.reported(), 1);
+    for _ in 0..100 {
+        // A reply that nobody waits for holds nothing up; the order of commands stands.
+        drop(machine.vcpus.resume());
+        block_on(machine.vcpus.pause()).unwrap();
+    }
+    block_on(machine.vcpus.resume()).unwrap();
+    let ids = machine.vcpus.thread_ids();
+    assert_eq!(ids.len(), 4);
+    assert!(ids.iter().all(|id| *id > 0));
+    // A stop reaches vCPUs in the middle of guest code.
+    block_on(machine.vcpus.stop()).unwrap();
+    machine.vcpus.join(PATIENCE).unwrap();
+}
+
+/// A device whose read says that it has begun and returns when it is told to.
+struct Slow {
+    begun: std::sync::Mutex<std::sync::mpsc::Sender<()>>,
+    release: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl crate::bus::BusDevice for Slow {
+    fn read(&self, _: u64, _: &mut [u8]) {
+        let _ = self.begun.lock().unwrap().send(());
+        let _ = self.release.lock().unwrap().recv();
+    }
+    fn write(&self, _: u64, _: &[u8]) {}
+}
+
+#[test]
+fn a_thread_that_is_stuck_is_named() {
+    let Some(kvm) = kvm("a_thread_that_is_stuck_is_named") else { return };
+    let machine = Machine::flat32(kvm, 1, code!(vt_accesses, vt_accesses_end));
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (let_go, release) = std::sync::mpsc::channel();
+    let slow = Arc::new(Slow { begun: begun.into(), release: release.into() });
+    machine.mmio.map(0xd000_0000, 4, 0, slow).unwrap();
+    drop(machine.vcpus.resume());
+    has_begun.recv_timeout(PATIENCE).unwrap();
+    drop(machine.vcpus.stop());
+    let error = machine.vcpus.join(Duration::from_millis(20)).unwrap_err().to_string();
+    assert!(error.contains("\"CPU 0/KVM\" has not ended"), "{error}");
+    let_go.send(()).unwrap();
+    machine.vcpus.join(PATIENCE).unwrap();
+}
