@@ -44,6 +44,17 @@ pub enum KvmError {
         /// The host's limit.
         limit: u32,
     },
+    /// The arrangement spreads APIC identifiers too far.
+    #[error(
+        "-smp: this arrangement needs the APIC identifier {highest}, and this host's KVM has those \
+         below {limit}; use fewer vCPUs, or powers of two for cores and threads"
+    )]
+    ApicIds {
+        /// The highest that a vCPU would have.
+        highest: u32,
+        /// One past the highest there is.
+        limit: u32,
+    },
     /// A call failed.
     #[error("KVM refused to {what}: {source}")]
     Refused {
@@ -115,6 +126,11 @@ impl Kvm {
     /// How many vCPUs a machine can have.
     pub fn max_vcpus(&self) -> u32 {
         u32::try_from(self.fd.get_max_vcpus()).unwrap_or(u32::MAX)
+    }
+
+    /// One past the highest APIC identifier.
+    pub(crate) fn apic_id_limit(&self) -> u32 {
+        u32::try_from(self.fd.get_max_vcpu_id()).unwrap_or(u32::MAX)
     }
 
     pub(crate) fn fd(&self) -> &kvm_ioctls::Kvm {

@@ -14,7 +14,8 @@ struct Shared {
     waker: Option<Waker>,
 }
 
-/// Resolves when every vCPU has answered, to the first error that one of them reported. Dropping it abandons the answers, not the work.
+/// Resolves when every vCPU has answered, to the first error that one of them reported. Dropping
+/// it abandons the answers, not the work.
 #[must_use = "a command has been sent, but not been waited for"]
 pub struct Reply(Arc<Mutex<Shared>>);
 

@@ -121,6 +121,10 @@ impl Vcpus {
         if count > limit {
             return Err(KvmError::TooManyVcpus { count, limit }.into());
         }
+        let (highest, limit) = (config.topology.apic_id(count - 1), vm.kvm().apic_id_limit());
+        if highest >= limit {
+            return Err(KvmError::ApicIds { highest, limit }.into());
+        }
         let maker = Maker { vm, config, msrs: power::msr_list(vm.kvm().fd()) };
         let (cpus, missing) = maker.make_all(count)?;
         let tsc_khz = cpus.first().and_then(|cpu| cpu.fd.get_tsc_khz().ok());

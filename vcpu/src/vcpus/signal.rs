@@ -17,6 +17,10 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering, compiler_fence};
 
+/// Raised by what a thread does itself; blocking them would kill the process without a word.
+const OWN_FAULTS: &[libc::c_int] =
+    &[libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS];
+
 thread_local! {
     /// The `immediate_exit` byte of the vCPU that this thread runs. Const-initialized and without
     /// a destructor, so that the handler's access is a plain load at any time of a thread's life.
@@ -70,7 +74,8 @@ pub(super) struct Kickable {
 }
 
 impl Kickable {
-    /// Makes the thread kickable, with every other signal blocked: those are for reactors.
+    /// Makes the thread kickable. Every other signal is blocked, since those are for reactors, but
+    /// for the ones that the thread's own code raises.
     ///
     /// # Safety
     /// `flag` is the `immediate_exit` byte of a mapped `kvm_run`, valid until the value is dropped.
@@ -82,7 +87,9 @@ impl Kickable {
         let result = unsafe {
             let mut set: libc::sigset_t = std::mem::zeroed();
             libc::sigfillset(&raw mut set);
-            libc::sigdelset(&raw mut set, signal);
+            for open in OWN_FAULTS.iter().chain([&signal]) {
+                libc::sigdelset(&raw mut set, *open);
+            }
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut())
         };
         if result != 0 {
