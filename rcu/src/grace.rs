@@ -15,9 +15,9 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-/// Attempts before the bell is armed. Two suffice without readers; the others (3 us in all) outlast
-/// most sections, where arming costs a membarrier (33 us) and being woken 30 us.
-const ATTEMPTS: usize = 32;
+/// How long to go on trying before the readers in the way are asked to answer, as most sections are over by then:
+/// asking costs a membarrier (33 us beside a running thread) and being woken by another CPU 30 us.
+const SPIN: Duration = Duration::from_micros(3);
 /// A reader that holds up a grace period this long is kicked, if it can be.
 const KICK_AFTER: Duration = Duration::from_millis(10);
 /// When to look again where a reader may have left without an answer: as `membarrier` is lost to a seccomp
@@ -80,17 +80,26 @@ impl Grace {
         self.is_over()
     }
 
+    /// Goes on trying for a moment. True when the grace period is over.
+    fn spin(&self) -> bool {
+        let until = Instant::now() + SPIN;
+        while Instant::now() < until {
+            std::hint::spin_loop();
+            if self.advance() {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Moves on as far as the readers let it; wakes `waker` when it is worth another try.
     pub(crate) fn poll(&mut self, waker: &Waker) -> Wait {
         // Before the readers are looked at: who leaves after that wakes.
         DOMAIN.bell.register(waker);
         self.laggards.retain(|laggard| laggard.pinned.is_still());
         if self.laggards.is_empty() {
-            for _ in 0..ATTEMPTS {
-                if self.advance() {
-                    return self.over();
-                }
-                std::hint::spin_loop();
+            if self.advance() || self.advance() || self.spin() {
+                return self.over();
             }
             match self.look() {
                 Wait::Over => return self.over(),
