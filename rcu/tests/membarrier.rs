@@ -31,9 +31,9 @@ fn forbid_membarrier() {
     }
 }
 
-/// Grace periods one after the other, each of which finds a reader that leaves just when it goes to sleep; returns
-/// the longest.
-fn grace_periods(count: u32) -> Duration {
+/// Grace periods one after the other, each of which finds a reader that leaves just when it goes to sleep, until
+/// that has happened `count` times; returns the longest.
+fn grace_periods(count: u64) -> Duration {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let reader = thread::spawn(move || {
@@ -47,7 +47,8 @@ fn grace_periods(count: u32) -> Duration {
         }
     });
     let mut longest = Duration::ZERO;
-    for _ in 0..count {
+    let enough = rcu::stats().sleeps + count;
+    while rcu::stats().sleeps < enough {
         let begun = Instant::now();
         rcu::call_rcu(|| ());
         rcu::drain_call_rcu();
@@ -61,16 +62,10 @@ fn grace_periods(count: u32) -> Duration {
 #[test]
 fn no_wakeup_is_lost_with_membarrier() {
     rcu::set_stall_limit(Duration::from_secs(60));
-    let with = grace_periods(1000);
-    let before = rcu::stats();
+    let with = grace_periods(300);
     forbid_membarrier();
-    let without = grace_periods(1000);
-    let after = rcu::stats();
+    let without = grace_periods(300);
     // A lost wake-up would be made good by the stall report, a minute later.
     assert!(with < Duration::from_secs(30) && without < Duration::from_secs(30));
-    assert!(after.sleeps >= before.sleeps + 500, "few grace periods slept: little was shown");
-    eprintln!(
-        "longest: {with:?} with, {without:?} without; {} sleeps",
-        after.sleeps - before.sleeps
-    );
+    eprintln!("longest: {with:?} with, {without:?} without");
 }
