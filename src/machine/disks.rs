@@ -2,7 +2,7 @@
 
 use crate::config::{DiskConfig, Image};
 use devices::block::{self, Disk};
-use devices::pci::PciRoot;
+use devices::pci::{PciRoot, Slot};
 use devices::virtio::blk::{BlkOptions, VirtioBlk};
 use devices::virtio::pci::VirtioPci;
 use reactor::Reactors;
@@ -36,38 +36,42 @@ pub(super) async fn open_all(configs: &[DiskConfig]) -> Result<Vec<Arc<dyn Disk>
     Ok(disks)
 }
 
-/// Makes the device of an opened disk and plugs it in.
-pub(super) fn plug(
-    config: &DiskConfig,
-    disk: Arc<dyn Disk>,
-    cpus: u32,
-    reactors: &Reactors,
-    ram: &Arc<Ram>,
-    platform: &Arc<dyn Platform>,
-    pci: &PciRoot,
-) -> Result<DiskDevice, String> {
-    let name = config.id.clone().unwrap_or_else(|| "virtio-blk-pci".to_owned());
-    let failed = |error: String| format!("{name}: {error}");
-    let queues = match config.queues {
-        0 => cpus.min(QUEUES_AUTO_MAX) as u16,
-        n => n,
-    };
-    let options = BlkOptions {
-        serial: config.serial.clone(),
-        num_queues: queues,
-        queue_size: config.queue_size,
-        ..Default::default()
-    };
-    let blk = VirtioBlk::new(Arc::clone(&disk), options).map_err(|e| failed(e.to_string()))?;
-    let cores = reactors.cores().to_vec();
-    let function =
-        VirtioPci::new(&name, Arc::new(blk), Arc::clone(ram), Arc::clone(platform), cores)
-            .map_err(|error| failed(error.to_string()))?;
-    let slot = config
-        .slot
-        .map(|(device, function)| devices::pci::Slot::new(device, function))
-        .transpose()
-        .map_err(|error| failed(error.to_string()))?;
-    pci.plug(slot, function.function()).map_err(|error| failed(error.to_string()))?;
-    Ok(DiskDevice { function, disk })
+/// What a disk is plugged into.
+pub(super) struct Slots<'a> {
+    pub(super) cpus: u32,
+    pub(super) reactors: &'a Reactors,
+    pub(super) ram: &'a Arc<Ram>,
+    pub(super) platform: &'a Arc<dyn Platform>,
+}
+
+impl Slots<'_> {
+    /// Makes the device of an opened disk and plugs it in.
+    pub(super) fn plug(
+        &self,
+        config: &DiskConfig,
+        disk: Arc<dyn Disk>,
+        pci: &PciRoot,
+    ) -> Result<DiskDevice, String> {
+        let name = config.id.clone().unwrap_or_else(|| "virtio-blk-pci".to_owned());
+        let failed = |error: &dyn std::fmt::Display| format!("{name}: {error}");
+        let queues = match config.queues {
+            0 => self.cpus.min(QUEUES_AUTO_MAX) as u16,
+            n => n,
+        };
+        let options = BlkOptions {
+            serial: config.serial.clone(),
+            num_queues: queues,
+            queue_size: config.queue_size,
+            ..Default::default()
+        };
+        let blk = VirtioBlk::new(Arc::clone(&disk), options).map_err(|error| failed(&error))?;
+        let (ram, platform) = (Arc::clone(self.ram), Arc::clone(self.platform));
+        let cores = self.reactors.cores().to_vec();
+        let function = VirtioPci::new(&name, Arc::new(blk), ram, platform, cores)
+            .map_err(|error| failed(&error))?;
+        let slot = config.slot.map(|(device, function)| Slot::new(device, function));
+        let slot = slot.transpose().map_err(|error| failed(&error))?;
+        pci.plug(slot, function.function()).map_err(|error| failed(&error))?;
+        Ok(DiskDevice { function, disk })
+    }
 }

@@ -13,6 +13,7 @@ pub(crate) use build::Prepared;
 
 use crate::config::{Config, Serial as SerialConfig};
 use crate::console::{self, Output};
+use devices::block::Disk;
 use devices::board::Board;
 use disks::DiskDevice;
 use futures_util::future::select;
@@ -50,6 +51,37 @@ pub(super) struct Machine {
 }
 
 impl Machine {
+    /// Plugs the disks into what has been prepared.
+    fn new(
+        prepared: Prepared,
+        config: &Config,
+        reactors: &Reactors,
+        images: Vec<Arc<dyn Disk>>,
+        events: EventSink,
+    ) -> Result<Self, String> {
+        let Prepared { platform, ram, boot, board, vcpus, apic_ids, requests, .. } = prepared;
+        let slots = disks::Slots { cpus: vcpus.count(), reactors, ram: &ram, platform: &platform };
+        let mut disks = Vec::new();
+        for (disk, image) in config.disks.iter().zip(images) {
+            disks.push(slots.plug(disk, image, &board.pci)?);
+        }
+        Ok(Self {
+            name: config.name.clone(),
+            no_reboot: config.no_reboot,
+            no_shutdown: config.no_shutdown,
+            ram,
+            boot,
+            board,
+            vcpus,
+            apic_ids,
+            disks,
+            events,
+            requests,
+            state: Mutex::new(RunState::Prelaunch),
+            transition: reactor::sync::Mutex::new(()),
+        })
+    }
+
     fn run_state(&self) -> RunState {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -66,13 +98,11 @@ pub(crate) async fn run(
     prepared: Prepared,
     signals: Signals,
 ) -> Result<u8, String> {
-    let disks = disks::open_all(&config.disks).await?;
-    let output = Output::new();
+    let images = disks::open_all(&config.disks).await?;
     let console = console_fd(&config.serial).await?;
     let monitor = Arc::new(Monitor::new(&reactors));
-    let requests = Arc::new(Requests::default());
-    let machine =
-        prepared.build(&config, &reactors, disks, monitor.events(), &output, &requests)?;
+    let (output, requests) = (Arc::clone(&prepared.output), Arc::clone(&prepared.requests));
+    let machine = Machine::new(prepared, &config, &reactors, images, monitor.events())?;
     let machine = Arc::new(machine);
     listen(&monitor, &config)?;
     monitor.start(Arc::clone(&machine) as Arc<dyn monitor::Machine>);
