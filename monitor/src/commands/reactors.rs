@@ -1,4 +1,4 @@
-//! What the contexts are doing. Not in QEMU.
+//! What the contexts and RCU are doing. Not in QEMU.
 
 use crate::core::Env;
 use crate::error::QmpError;
@@ -62,6 +62,38 @@ qapi_struct! {
     }
 }
 
+qapi_struct! {
+    /// What RCU has done since the start of the process.
+    pub struct RcuInfo {
+        /// Callbacks that wait for their grace period or their turn.
+        pub pending: u64 = "pending",
+        /// Callbacks that have run.
+        pub callbacks_run: u64 = "callbacks-run",
+        /// Callbacks that panicked; they count as run.
+        pub panics: u64 = "panics",
+        /// Batches closed.
+        pub batches: u64 = "batches",
+        /// Batches whose callbacks, and all before, have run.
+        pub batches_complete: u64 = "batches-complete",
+        /// Callbacks of the largest batch.
+        pub batch_size_max: u64 = "batch-size-max",
+        /// From the closing of a batch to the end of its grace period.
+        pub grace_period: TimeHistogram = "grace-period",
+        /// Times that a grace period found a reader in its way and slept.
+        pub sleeps: u64 = "sleeps",
+        /// `membarrier` system calls.
+        pub membarriers: u64 = "membarriers",
+        /// Reports of readers that stayed for too long.
+        pub stalls: u64 = "stalls",
+        /// Readers that were kicked.
+        pub kicks: u64 = "kicks",
+        /// Grace periods that were hurried because too much was pending.
+        pub expedited: u64 = "expedited",
+        /// Threads registered.
+        pub threads: u64 = "threads",
+    }
+}
+
 pub(super) fn register(registry: &mut Registry<Env>) {
     let reactors = Command::plain(
         "query-reactors",
@@ -69,10 +101,31 @@ pub(super) fn register(registry: &mut Registry<Env>) {
         query_reactors,
     );
     registry.add(reactors.allow_oob().allow_preconfig());
+    let rcu = Command::plain("query-rcu", "What RCU has done since the start.", query_rcu);
+    registry.add(rcu.allow_oob().allow_preconfig());
 }
 
 pub(crate) fn query_reactors(env: &Env, (): ()) -> Result<Vec<ReactorInfo>, QmpError> {
     Ok(env.core.reactors.all().iter().map(info).collect())
+}
+
+pub(crate) fn query_rcu(_: &Env, (): ()) -> Result<RcuInfo, QmpError> {
+    let stats = rcu::stats();
+    Ok(RcuInfo {
+        pending: stats.pending as u64,
+        callbacks_run: stats.callbacks_run,
+        panics: stats.panics,
+        batches: stats.batches,
+        batches_complete: stats.batches_complete,
+        batch_size_max: stats.batch_size_max,
+        grace_period: times(&stats.grace_period),
+        sleeps: stats.sleeps,
+        membarriers: stats.membarriers,
+        stalls: stats.stalls,
+        kicks: stats.kicks,
+        expedited: stats.expedited,
+        threads: stats.threads as u64,
+    })
 }
 
 fn info(context: &Context) -> ReactorInfo {

@@ -28,6 +28,12 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         run: |env, _| ready(name(env)),
     },
     HmpCommand {
+        names: "rcu",
+        params: "",
+        help: "show what RCU has done",
+        run: |env, _| ready(rcu(env)),
+    },
+    HmpCommand {
         names: "reactors",
         params: "",
         help: "show the contexts and what they have done",
@@ -73,6 +79,30 @@ fn kvm(env: &Env) -> Result<String, QmpError> {
 fn name(env: &Env) -> Result<String, QmpError> {
     let info = inspect::query_name(env, ())?;
     Ok(info.name.map_or_else(String::new, |name| format!("{name}\n")))
+}
+
+fn rcu(env: &Env) -> Result<String, QmpError> {
+    let info = reactors::query_rcu(env, ())?;
+    Ok(format!(
+        "callbacks: {} pending, {} run, {} panicked\n\
+         batches: {} of {} complete, {} callbacks at most\n\
+         grace period: p50 {} us, p99 {} us, max {} us; {} sleeps, {} expedited\n\
+         readers: {} threads, {} kicked, {} stalls\n",
+        info.pending,
+        info.callbacks_run,
+        info.panics,
+        info.batches_complete,
+        info.batches,
+        info.batch_size_max,
+        info.grace_period.p50_ns / 1000,
+        info.grace_period.p99_ns / 1000,
+        info.grace_period.max_ns / 1000,
+        info.sleeps,
+        info.expedited,
+        info.threads,
+        info.kicks,
+        info.stalls,
+    ))
 }
 
 fn reactors(env: &Env) -> Result<String, QmpError> {

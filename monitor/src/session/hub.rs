@@ -106,7 +106,7 @@ impl Hub {
 
 fn broadcast(sessions: &[Arc<Session>], message: &[u8]) {
     let mut pretty: Option<Vec<u8>> = None;
-    for session in sessions.iter().filter(|s| s.wants_events.load(Ordering::Acquire)) {
+    for session in sessions.iter().filter(|session| session.is_negotiated()) {
         match session.style() {
             Style::Line => session.send_event(message),
             Style::Pretty => {

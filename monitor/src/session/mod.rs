@@ -24,8 +24,6 @@ pub(crate) struct Session {
     outbox: Arc<Outbox>,
     negotiated: AtomicBool,
     oob: AtomicBool,
-    /// Set behind the reply to the negotiation, so that no event comes before it.
-    wants_events: AtomicBool,
     /// Something that reading may be waiting for has changed. Only the reader waits for it.
     changed: Notify,
 }
@@ -40,7 +38,6 @@ impl Session {
             style,
             negotiated: AtomicBool::new(false),
             oob: AtomicBool::new(false),
-            wants_events: AtomicBool::new(false),
             changed: Notify::new(),
         })
     }
@@ -78,10 +75,9 @@ impl Session {
     }
 
     fn send_reply(&self, message: &[u8]) {
-        self.outbox.push(message, Class::Reply);
-        if self.is_negotiated() {
-            self.wants_events.store(true, Ordering::Release);
-        }
+        // Events begin behind the reply to the negotiation.
+        let class = if self.is_negotiated() { Class::ReplyThenEvents } else { Class::Reply };
+        self.outbox.push(message, class);
     }
 
     fn send_event(&self, message: &[u8]) {

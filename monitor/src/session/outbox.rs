@@ -24,6 +24,8 @@ struct State {
     flushing_bytes: usize,
     flushing: bool,
     closed: bool,
+    /// The client has had the reply behind which events may come.
+    wants_events: bool,
     events_dropped: u64,
 }
 
@@ -38,7 +40,9 @@ impl State {
 pub(crate) enum Class {
     /// Kept; their number is bounded by the requests that were read.
     Reply,
-    /// Dropped and counted when too much is waiting.
+    /// A reply behind which events may come.
+    ReplyThenEvents,
+    /// Not sent before they may come; dropped and counted when too much is waiting.
     Event,
 }
 
@@ -64,7 +68,8 @@ impl Outbox {
     /// Sends a message. Any thread; never waits.
     pub(crate) fn push(self: &Arc<Self>, message: &[u8], class: Class) {
         let mut state = self.lock();
-        if state.closed {
+        state.wants_events |= class == Class::ReplyThenEvents;
+        if state.closed || (class == Class::Event && !state.wants_events) {
             return;
         }
         let mut rest = message;

@@ -148,3 +148,47 @@ fn a_handler_that_panics_is_answered_for_and_nothing_stops() {
         assert_eq!(client.run("x-where"), json!("iohandler"));
     });
 }
+
+#[test]
+fn the_contexts_and_rcu_can_be_asked_out_of_band() {
+    stage(|stage| {
+        let mut client = stage.client();
+        let blocked = [stage.reactors.main(), stage.reactors.iohandler()].map(Stage::block);
+        let reactors = client.oob("query-reactors");
+        let names: Vec<_> =
+            reactors.as_array().unwrap().iter().map(|r| r["name"].clone()).collect();
+        assert_eq!(names, ["main", "iohandler", "monitor", "core-0"]);
+        assert!(reactors[2]["enters"].as_u64().unwrap() > 0);
+        assert!(reactors[2]["poll-time"]["p50-ns"].as_u64().unwrap() > 0);
+        assert!(client.oob("query-rcu").get("grace-period").is_some());
+        drop(blocked);
+    });
+}
+
+#[test]
+fn every_command_is_listed() {
+    stage(|stage| {
+        let mut client = stage.client();
+        let listed = client.run("query-commands");
+        let names: Vec<_> =
+            listed.as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+        for name in [
+            "qmp_capabilities",
+            "query-commands",
+            "human-monitor-command",
+            "query-version",
+            "query-status",
+            "query-name",
+            "query-kvm",
+            "stop",
+            "cont",
+            "system_reset",
+            "system_powerdown",
+            "quit",
+            "query-reactors",
+            "query-rcu",
+        ] {
+            assert!(names.contains(&name), "{name}");
+        }
+    });
+}

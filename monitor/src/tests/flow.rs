@@ -4,7 +4,7 @@ use super::client::Client;
 use super::stage::stage;
 use crate::event::Stop;
 use serde_json::json;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 
 /// Sends requests until the monitor reads no more; gives how many bytes that took.
 fn stuff(client: &mut Client, request: &str) -> usize {
@@ -120,6 +120,10 @@ fn eight_requests_wait_at_most() {
         client.send(json!({"exec-oob": "x-where-oob", "id": "oob"}).to_string());
         let mut other = stage.client();
         assert_eq!(other.run("x-turn"), json!(0));
+        client.stream.set_nonblocking(true).unwrap();
+        let answered = client.stream.read(&mut [0; 64]).unwrap_err();
+        assert_eq!(answered.kind(), ErrorKind::WouldBlock);
+        client.stream.set_nonblocking(false).unwrap();
         stage.gate.open();
         assert_eq!(client.message()["id"], json!("w"));
         let ids: Vec<_> = (0..9).map(|_| client.message()["id"].clone()).collect();

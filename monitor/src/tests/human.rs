@@ -55,6 +55,7 @@ fn lines_answer_as_those_of_qemu() {
         assert!(hmp(&mut client, "info version").contains("ringvisor-"));
         assert!(hmp(&mut client, "info reactors").contains("\r\niohandler "));
         assert!(hmp(&mut client, "info commands").contains("query-status "));
+        assert!(hmp(&mut client, "info rcu").starts_with("callbacks: "));
         let help = hmp(&mut client, "help");
         assert!(help.contains("quit|q  -- quit the emulator\r\n"), "{help}");
         assert!(help.contains("info [subcommand] -- "), "{help}");
