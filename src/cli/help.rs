@@ -1,5 +1,7 @@
 //! What `-help` prints; also the list of options that take a value.
 
+use std::fmt::Write;
+
 /// Option, its value, what it does.
 const OPTIONS: &[(&str, &str, &str)] = &[
     (
@@ -73,16 +75,9 @@ pub(super) fn text() -> String {
     let mut text = version();
     text.push_str("usage: ringvisor [options]\n\n");
     for (name, value, what) in OPTIONS {
-        if name.is_empty() {
-            text.push_str(&format!("{:33}{what}\n", ""));
-            continue;
-        }
-        let left = format!("-{name} {value}");
-        if left.len() > 31 {
-            text.push_str(&format!("{left}\n{:33}{what}\n", ""));
-        } else {
-            text.push_str(&format!("{left:33}{what}\n"));
-        }
+        let left = if name.is_empty() { String::new() } else { format!("-{name} {value}") };
+        let gap = if left.len() > 31 { format!("\n{:33}", "") } else { String::new() };
+        let _infallible = writeln!(text, "{left:33}{gap}{what}");
     }
     text.push_str(
         "\nOn the terminal: Ctrl-A H help, Ctrl-A X quit, Ctrl-A C console or monitor.\n\

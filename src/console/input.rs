@@ -60,12 +60,12 @@ struct Mux {
 impl Mux {
     async fn typed(&mut self, bytes: &[u8]) {
         if self.stdin.monitor.is_none() {
-            return self.to_guest(bytes).await;
+            return self.feed_guest(bytes).await;
         }
         for typed in self.escape.split(bytes) {
             match typed {
-                Typed::Bytes(bytes) if self.in_monitor => self.to_monitor(&bytes).await,
-                Typed::Bytes(bytes) => self.to_guest(&bytes).await,
+                Typed::Bytes(bytes) if self.in_monitor => self.feed_monitor(&bytes).await,
+                Typed::Bytes(bytes) => self.feed_guest(&bytes).await,
                 Typed::Help => self.stdin.output.print(HELP.as_bytes()),
                 Typed::Exit => (self.stdin.exit)(),
                 Typed::Switch => self.switch().await,
@@ -94,13 +94,13 @@ impl Mux {
         }
     }
 
-    async fn to_monitor(&mut self, bytes: &[u8]) {
+    async fn feed_monitor(&mut self, bytes: &[u8]) {
         let Some(hmp) = &mut self.hmp else { return };
         let answer = hmp.input(bytes).await;
         self.stdin.output.print(&answer);
     }
 
-    async fn to_guest(&mut self, mut bytes: &[u8]) {
+    async fn feed_guest(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let taken = self.stdin.serial.input(bytes);
             bytes = &bytes[taken.min(bytes.len())..];

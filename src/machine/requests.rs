@@ -83,7 +83,7 @@ impl Requests {
                 pending.panic.get_or_insert(panic);
             }),
             VcpuEvent::Crash { cpu } => {
-                self.failed(format!("vCPU {cpu}: the guest reported a crash"))
+                self.failed(format!("vCPU {cpu}: the guest reported a crash"));
             }
             VcpuEvent::Failed { cpu, error } => self.failed(format!("vCPU {cpu}: {error}")),
         }
