@@ -169,8 +169,10 @@ impl Laggard {
 
     /// Kicks and reports where it is time; returns when it will be next.
     fn attend(&mut self, now: Instant, hurry: bool, limit: Duration) -> Instant {
-        let kick_at = self.since + KICK_AFTER;
-        if !self.kicked && (hurry || now >= kick_at) {
+        // No need to wake up for one that cannot be kicked.
+        let kick_at = self.pinned.record.force().is_some().then(|| self.since + KICK_AFTER);
+        let due = kick_at.is_some_and(|at| hurry || now >= at);
+        if due && !self.kicked {
             self.kicked = true;
             stall::kick(&self.pinned.record);
         }
@@ -182,7 +184,7 @@ impl Laggard {
             report_at = now + limit * 2u32.saturating_pow(self.reports);
             stall::report(&self.pinned, now - self.since);
         }
-        if self.kicked { report_at } else { report_at.min(kick_at) }
+        kick_at.filter(|_| !self.kicked).map_or(report_at, |kick_at| report_at.min(kick_at))
     }
 }
 

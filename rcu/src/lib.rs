@@ -12,6 +12,10 @@ mod home;
 mod leader;
 mod ledger;
 mod list;
+// Here and not in `list`, whose source `tests/loom.rs` builds as well.
+#[cfg(test)]
+#[path = "list/tests.rs"]
+mod list_tests;
 mod local;
 mod membarrier;
 mod part;

@@ -328,6 +328,3 @@ impl<T> Removed<T> {
         node.value
     }
 }
-
-#[cfg(test)]
-mod tests;

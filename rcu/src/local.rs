@@ -8,7 +8,6 @@ use crate::home::Resident;
 use crate::threads::Record;
 use crossbeam_epoch::{self as epoch, LocalHandle};
 use std::cell::{Cell, RefCell};
-use std::marker::PhantomData;
 use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -235,9 +234,8 @@ pub(crate) fn current_record() -> Arc<Record> {
 /// `.await`: the compiler refuses the task, whose future is not `Send`.
 #[must_use = "the section ends when the guard is dropped"]
 pub struct Guard {
+    /// A pointer, hence neither `Send` nor `Sync`.
     local: NonNull<Local>,
-    /// Neither `Send` nor `Sync`.
-    thread: PhantomData<*const ()>,
 }
 
 /// Opens a read-side section (`rcu_read_lock`). Any thread; never blocks.
@@ -252,7 +250,7 @@ pub fn read() -> Guard {
     // is not null and outlives the guard.
     let (local, this) = unsafe { (NonNull::new_unchecked(local.cast_mut()), &*local) };
     this.enter(Location::caller());
-    Guard { local, thread: PhantomData }
+    Guard { local }
 }
 
 impl Drop for Guard {

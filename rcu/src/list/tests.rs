@@ -1,5 +1,4 @@
-use super::RcuList;
-use crate::{drain_call_rcu, read};
+use crate::{RcuList, drain_call_rcu, read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
