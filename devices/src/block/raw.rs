@@ -16,7 +16,6 @@ use super::segments::{SegmentTable, Segments};
 use super::{DiskQueue, Done, Request};
 use reactor::{Completion, Fd, FixedFile, OpGroup, Target};
 use std::collections::VecDeque;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -190,10 +189,10 @@ impl RawQueue {
         }
     }
 
-    fn completed(&mut self, completion: Completion) {
-        let slot = completion.token as usize;
+    /// The kernel has answered the step of `slot` with `result`: a count, or a negative errno.
+    fn completed(&mut self, slot: usize, result: i32) {
         let step = self.slots[slot].step;
-        match errno_of(completion.result) {
+        match errno_of(result) {
             None => {}
             Some(libc::EINTR | libc::EAGAIN) if self.may_retry(slot) => {
                 return self.repeat(slot, step);
@@ -202,9 +201,9 @@ impl RawQueue {
             Some(errno) => return self.failed(slot, step, errno),
         }
         match step {
-            Step::Transfer => self.transferred(slot, completion.result as usize),
+            Step::Transfer => self.transferred(slot, result as usize),
             Step::Sync | Step::Discard => self.finish(slot, Ok(())),
-            Step::Zero(method) => self.zeroed(slot, method, completion.result as u64),
+            Step::Zero(method) => self.zeroed(slot, method, result as u64),
             Step::Idle => unreachable!("the group reports each submission once"),
         }
     }
@@ -245,14 +244,6 @@ impl RawQueue {
         match self.direct {
             Some(direct) if n < of => n & !(direct.offset as u64 - 1),
             _ => n.min(of),
-        }
-    }
-
-    fn poll_completion(&mut self, cx: &mut Context<'_>) -> Poll<Completion> {
-        use std::future::Future;
-        match self.group.try_next() {
-            Some(completion) => Poll::Ready(completion),
-            None => pin!(self.group.next()).poll(cx),
         }
     }
 }
@@ -299,8 +290,10 @@ impl DiskQueue for RawQueue {
                 self.in_flight -= 1;
                 return Poll::Ready(done);
             }
-            match self.poll_completion(cx) {
-                Poll::Ready(completion) => self.completed(completion),
+            match self.group.poll_next(cx) {
+                Poll::Ready(Completion { token, result, .. }) => {
+                    self.completed(token as usize, result);
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -345,10 +338,10 @@ mod tests {
                 queue.segments(0).push(GuestAddress(0), 512).unwrap();
                 queue.submit(0, Request::Read { offset: 0 });
                 for _ in 0..RETRIES_MAX {
-                    queue.completed(Completion { token: 0, result: -errno });
+                    queue.completed(0, -errno);
                     assert!(queue.finished.is_empty());
                 }
-                queue.completed(Completion { token: 0, result: -errno });
+                queue.completed(0, -errno);
                 let done = poll_fn(|cx| queue.poll_done(cx)).await;
                 assert_eq!(done, Done { slot: 0, result: Err(errno) });
             }

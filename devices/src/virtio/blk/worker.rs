@@ -12,10 +12,8 @@ use crate::virtio::interrupt::{Fault, QueueInterrupt};
 use crate::virtio::metrics::QueueMetrics;
 use crate::virtio::queue::{ChainFault, Virtqueue, gather};
 use reactor::{Fd, OpGroup};
-use std::future::Future;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -50,6 +48,7 @@ pub(super) struct Worker {
     free: Vec<usize>,
     doorbell: Fd,
     events: OpGroup,
+    listening: bool,
     stop: Stop,
     aborted: bool,
     flush_known: bool,
@@ -73,6 +72,7 @@ impl Worker {
             entries: vec![Entry::IDLE; slots].into(),
             free: (0..slots).rev().collect(),
             events,
+            listening: true,
             doorbell: setup.doorbell,
             queue: setup.queue,
             stop: setup.stop,
@@ -114,11 +114,16 @@ impl Worker {
 
     /// Counts the doorbells heard and goes on listening.
     fn poll_doorbell(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready(completion) = pin!(self.events.next()).poll(cx) {
-            self.events.wait_eventfd(self.doorbell.as_raw_fd(), DOORBELL);
+        while self.listening
+            && let Poll::Ready(completion) = self.events.poll_next(cx)
+        {
             match completion.into_result() {
                 Ok(_) => self.metrics.doorbell(),
                 Err(error) => tracing::debug!(%error, "listening for a doorbell"),
+            }
+            self.listening = !self.stop.requested();
+            if self.listening {
+                self.events.wait_eventfd(self.doorbell.as_raw_fd(), DOORBELL);
             }
         }
     }
@@ -135,7 +140,9 @@ impl Worker {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        Poll::Ready(())
+        // Whoever asks for a stop rings afterwards. Listening on would take a ring from the task
+        // that serves the queue next.
+        if self.listening { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// Takes up to `budget` requests from the available ring; returns how many.

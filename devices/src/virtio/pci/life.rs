@@ -98,9 +98,15 @@ impl Transport {
         };
         live.queues.push((index, stop));
         let (device, served) = (Arc::clone(&self.device), Arc::clone(&live.served));
+        let last_word = doorbell.clone();
         let core = &self.cores[usize::from(index) % self.cores.len()];
         let task = core.spawn_local_with("virtqueue", move || async move {
             device.serve(setup).await;
+            // An interrupt raised last may still wait for submission, as the bare number of an
+            // eventfd that may be closed when this is over. What is submitted later ends later.
+            if let Err(error) = reactor::io::poll(&last_word, libc::POLLOUT as u32).await {
+                tracing::debug!(%error, "a queue's last submission");
+            }
             drop(served);
         });
         drop(task);
