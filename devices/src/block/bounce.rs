@@ -39,7 +39,7 @@ impl Bounce {
     /// # Safety
     /// No operation in flight may use the buffer, and `f` may not reach it another way.
     pub(super) unsafe fn with<R>(&self, len: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
-        // SAFETY: the buffer is `BOUNCE_BYTES` long; the caller sees to it that nobody else is there.
+        // SAFETY: the buffer is `BOUNCE_BYTES` long; the caller keeps everybody else away.
         f(unsafe { std::slice::from_raw_parts_mut(self.bytes.as_ptr(), len.min(BOUNCE_BYTES)) })
     }
 }

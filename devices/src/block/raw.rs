@@ -38,8 +38,7 @@ pub(super) struct DirectAlign {
 pub(super) struct RawFiles {
     /// The image.
     pub(super) file: Fd,
-    /// The image again, without `O_DIRECT`, where requests of single sectors are too small for direct
-    /// I/O.
+    /// The image again, without `O_DIRECT`, where single sectors are too small for direct I/O.
     pub(super) buffered: Option<Fd>,
     /// Set when `file` is open with `O_DIRECT`.
     pub(super) direct: Option<DirectAlign>,
@@ -226,7 +225,7 @@ impl RawQueue {
 
     fn failed(&mut self, slot: usize, step: Step, errno: i32) {
         match step {
-            // The kernel wants more than its stated alignment: an aligned buffer is the last resort.
+            // The kernel wants more than its stated alignment: try an aligned buffer.
             Step::Transfer
                 if errno == libc::EINVAL && self.direct.is_some() && !self.slots[slot].bounced =>
             {

@@ -98,7 +98,7 @@ impl Interrupts {
         self.take_isr();
     }
 
-    /// Sets ISR bits and finds where to signal: `None` when INTx has been driven, or nobody listens.
+    /// Sets ISR bits and finds where to signal: `None` when INTx is driven, or nobody listens.
     fn raise(&self, bits: u8, vector: &AtomicU16) -> Option<&Fd> {
         // Mostly the bits are set already, since drivers that use MSI-X do not read them.
         if self.isr.load(Ordering::SeqCst) & bits != bits {

@@ -3,10 +3,10 @@
 //!
 //! | module | what lives there | which thread runs it |
 //! |---|---|---|
-//! | [`device`](VirtioDevice) | what a device type implements | vCPU threads; queues on core contexts |
+//! | [`device`](VirtioDevice) | what a device type implements | vCPU threads, cores |
 //! | [`pci`] | the PCI transport: registers, capabilities, doorbells (section 4.1) | vCPU threads |
 //! | `status` | the device status machine (section 2.1) | vCPU threads |
-//! | [`queue`](Virtqueue) | a split virtqueue and its notification rules (section 2.7) | the queue's core |
+//! | [`queue`](Virtqueue) | a split virtqueue, its notifications (section 2.7) | the queue's core |
 //! | `interrupt` | ISR, MSI-X vectors, NEEDS_RESET | any |
 //! | [`blk`] | the block device (section 5.2) | the queue's core |
 //!

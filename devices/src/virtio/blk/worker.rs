@@ -87,7 +87,8 @@ impl Worker {
 
     /// Does all there is to do; ready when the queue has been stopped and nothing is in flight.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // The driver may add requests as fast as they are taken: after a queue full of them, others get their turn.
+        // The driver may add requests as fast as they are taken: after a queue full of them, it
+        // is the turn of others.
         let mut budget = usize::from(self.queue.size());
         self.poll_doorbell(cx);
         if self.stop.requested() {

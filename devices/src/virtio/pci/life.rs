@@ -1,9 +1,9 @@
 //! A device's life: from DRIVER_OK to the end of a reset.
 //!
 //! ```text
-//!   Idle ── DRIVER_OK: one task a queue ──▶ Live ── status 0: doorbells off, tasks told ──▶ Resetting
-//!     ▲                                                                                        │
-//!     └──────────── the last task has let go of guest memory: status reads 0 ◀─────────────────┘
+//!   Idle ── DRIVER_OK: a task each queue ──▶ Live ── 0 written: tasks told to stop ──▶ Resetting
+//!     ▲                                                                                  │
+//!     └──────────── the last task has let go of guest memory: status reads 0 ◀───────────┘
 //! ```
 
 use super::super::device::{QueueSetup, Stop};

@@ -59,8 +59,8 @@ fn a_batch_of_32_reads_is_one_submission_and_one_interrupt() {
         assert_eq!(metrics.batches - metrics_before.batches, 1);
         assert_eq!(metrics.interrupts - metrics_before.interrupts, 1);
         assert_eq!(metrics.suppressed, metrics_before.suppressed);
-        // One enter submits all of it, and finds it done. The interrupt, and the listening for the next
-        // doorbell, ride the enter that puts the core to sleep.
+        // One enter submits all of it, and finds it done. The interrupt, and the listening for the
+        // next doorbell, ride the enter that puts the core to sleep.
         assert!(after.enters - before.enters <= 2, "{before:?} {after:?}");
         assert!(after.sqes - before.sqes <= u64::from(BATCH) + 2);
         rig.close().await;
