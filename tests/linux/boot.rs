@@ -8,7 +8,7 @@ use testkit::Vmm;
 const RINGVISOR: &str = env!("CARGO_BIN_EXE_ringvisor");
 
 /// What the guest's kernel has to leave alone on hosts without VMX/SVM; harmless elsewhere.
-const ARGUMENTS: &str = "console=ttyS0 quiet noxsave tsc=reliable clearcpuid=smap,smep,popcnt,fsgsbase,\
+const ARGUMENTS: &str = "console=ttyS0 quiet no_timer_check noxsave tsc=reliable clearcpuid=smap,smep,popcnt,fsgsbase,\
     rdrand,rdseed,rdpid,rdtscp,umip,clwb,clflushopt,fsrm,erms rv.poweroff";
 
 fn variable(name: &str) -> String {
