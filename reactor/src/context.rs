@@ -1,21 +1,27 @@
-//! Contexts: the handles through which any thread reaches a reactor, and what they share.
+//! Contexts: the handles through which any thread reaches a reactor.
 
-use crate::bh::{BottomHalf, Work};
-use crate::counters::{CounterCells, Counters};
+use crate::bh::BottomHalf;
+use crate::counters::Counters;
+use crate::drain::DrainToken;
 use crate::join::JoinHandle;
 use crate::local;
-use crate::queue::Mpsc;
+use crate::mailbox::Shared;
 use crate::task;
-use crate::wake::{Notify, WakeState};
+use crate::work::Work;
 use std::fmt;
 use std::future::Future;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+pub use crate::running::Busy;
+pub(crate) use crate::running::Running;
 
 /// Runs around each turn of every context's loop, on that context's thread. The RCU crate
 /// pins and unpins here.
+///
+/// A panic in here ends the runtime with an error.
 pub trait TurnHook: Send + Sync {
     /// A turn begins: tasks and bottom halves are about to run.
     fn turn_begin(&self);
@@ -37,23 +43,9 @@ pub struct Stall {
 /// What the watchdog calls on a stall, on the context's thread. Must not block.
 pub type StallHandler = Arc<dyn Fn(&Stall) + Send + Sync>;
 
-/// The part of a context that other threads may touch.
-pub(crate) struct Shared {
-    pub(crate) name: String,
-    pub(crate) cpu: Option<usize>,
-    pub(crate) inject: Mpsc<Work>,
-    pub(crate) wake: WakeState,
-    pub(crate) ring_fd: AtomicI32,
-    pub(crate) eventfd: OwnedFd,
-    pub(crate) counters: CounterCells,
-    /// Set when the loop has ended: work sent here is dropped with the runtime.
-    pub(crate) stopped: AtomicBool,
-    pub(crate) tasks: task::Owned,
-}
-
 /// Every context of one runtime.
 pub(crate) struct Registry {
-    pub(crate) contexts: Box<[Shared]>,
+    pub(crate) contexts: Box<[Arc<Shared>]>,
     pub(crate) stopping: AtomicBool,
     pub(crate) hooks: Vec<Arc<dyn TurnHook>>,
     pub(crate) on_stall: Option<StallHandler>,
@@ -62,40 +54,8 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn shared(&self, index: usize) -> &Shared {
+    pub(crate) fn shared(&self, index: usize) -> &Arc<Shared> {
         &self.contexts[index]
-    }
-
-    /// Hands `work` to the context `index`, waking it where needed. Any thread, never blocks.
-    pub(crate) fn inject(self: &Arc<Self>, index: usize, work: Work) {
-        let shared = self.shared(index);
-        shared.inject.push(work);
-        self.wake(index);
-    }
-
-    /// Makes the context look at its queue.
-    pub(crate) fn wake(self: &Arc<Self>, index: usize) {
-        let shared = self.shared(index);
-        if shared.wake.notify() == Notify::Coalesced {
-            shared.counters.wakeups_coalesced.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        shared.counters.wakeups_sent.fetch_add(1, Ordering::Relaxed);
-        let ring_fd = shared.ring_fd.load(Ordering::Relaxed);
-        if ring_fd < 0 || !local::post_message(self, index, ring_fd) {
-            shared.signal_eventfd();
-        }
-    }
-}
-
-impl Shared {
-    /// The way to wake a context from a thread that has no ring.
-    pub(crate) fn signal_eventfd(&self) {
-        let one = 1u64.to_ne_bytes();
-        // SAFETY: the buffer is 8 bytes long and lives through the call. The eventfd's counter
-        // never gets near its limit: one message is in flight at most, so the write cannot block.
-        let n = unsafe { libc::write(self.eventfd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
-        debug_assert_eq!(n, 8, "an eventfd takes 8 bytes");
     }
 }
 
@@ -110,7 +70,7 @@ pub struct Context {
 }
 
 impl Context {
-    pub(crate) fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         self.registry.shared(self.index)
     }
 
@@ -126,10 +86,12 @@ impl Context {
 
     /// Whether the calling thread is this context's.
     pub fn is_current(&self) -> bool {
-        local::try_current().is_some_and(|current| current == *self)
+        local::is_current(self.shared())
     }
 
     /// Starts a task here. Any thread; never blocks. The task may [`hop`](crate::hop).
+    ///
+    /// `name` is what the watchdog and the log call it.
     pub fn spawn<F>(&self, name: &'static str, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -157,20 +119,44 @@ impl Context {
 
     /// As [`schedule_bh`](Self::schedule_bh), with a name for the watchdog.
     pub fn schedule_named_bh(&self, name: &'static str, f: impl FnOnce() + Send + 'static) {
-        self.registry.inject(self.index, Work::Once(name, Box::new(f)));
+        self.shared().send(Work::Once(name, Box::new(f)));
     }
 
-    /// Makes a bottom half that can be scheduled again and again (QEMU's `aio_bh_new`).
+    /// Makes a bottom half that can be scheduled again and again (QEMU's `aio_bh_new`). Any thread.
     pub fn bottom_half(&self, name: &'static str, f: impl FnMut() + Send + 'static) -> BottomHalf {
         BottomHalf::new(self.clone(), name, Box::new(f))
     }
 
-    /// What this context has done so far. Any thread.
-    pub fn counters(&self) -> Counters {
-        self.shared().counters.snapshot()
+    /// Waits until all operations and tasks that carry `token` at this moment have ended, wherever they
+    /// run (QEMU's drained sections, without a nested loop): only the calling task waits. This context
+    /// goes on running everything else, so what needs another task to finish finishes. What is tagged
+    /// later is not waited for.
+    ///
+    /// # Panics
+    /// Off this context, where the caller's wait would not leave it free to run; in a task that carries
+    /// `token` itself and would wait for its own end.
+    pub async fn drain(&self, token: &DrainToken) {
+        assert!(self.is_current(), "{self:?} is drained by one of its own tasks, from inside");
+        token.drained().await;
     }
 
-    /// The ring's descriptor number, for posting messages to it (`IORING_OP_MSG_RING`).
+    /// What this context has done so far. Any thread; never blocks.
+    pub fn counters(&self) -> Counters {
+        let shared = self.shared();
+        let mailbox = &shared.mailbox;
+        let mut counters = shared.counters.snapshot();
+        counters.wakeups_sent = mailbox.sent.load(Ordering::Relaxed);
+        counters.wakeups_coalesced = mailbox.coalesced.load(Ordering::Relaxed);
+        counters
+    }
+
+    /// The task or bottom half that this context runs at this moment, and for how long it has done so:
+    /// what to ask of a context that does not answer. Any thread; never blocks.
+    pub fn busy(&self) -> Option<Busy> {
+        self.shared().running.get()
+    }
+
+    /// The ring's descriptor number. Any thread.
     pub fn ring_fd(&self) -> Option<RawFd> {
         let fd = self.shared().ring_fd.load(Ordering::Relaxed);
         (fd >= 0).then_some(fd)

@@ -15,6 +15,13 @@ pub(crate) struct CounterCells {
     pub(crate) sqes: Cell,
     pub(crate) cqes: Cell,
     pub(crate) backlogged: Cell,
+    pub(crate) overflows: Cell,
+    pub(crate) retries: Cell,
+    pub(crate) cancels: Cell,
+    pub(crate) ops_in_flight: Cell,
+    pub(crate) timers_set: Cell,
+    pub(crate) polled_awake: Cell,
+    pub(crate) slept_ns: Cell,
     pub(crate) wakeups_received: Cell,
     pub(crate) tasks_spawned: AtomicU64,
     pub(crate) tasks_alive: AtomicU64,
@@ -22,10 +29,6 @@ pub(crate) struct CounterCells {
     pub(crate) bottom_halves: Cell,
     pub(crate) timers_fired: Cell,
     pub(crate) stalls: Cell,
-    /// Written by the threads that send.
-    pub(crate) wakeups_sent: AtomicU64,
-    /// Written by the threads that would have sent.
-    pub(crate) wakeups_coalesced: AtomicU64,
     pub(crate) queue_delay: HistogramCells,
     pub(crate) poll_time: HistogramCells,
 }
@@ -79,6 +82,13 @@ impl CounterCells {
             sqes: Cell::new(),
             cqes: Cell::new(),
             backlogged: Cell::new(),
+            overflows: Cell::new(),
+            retries: Cell::new(),
+            cancels: Cell::new(),
+            ops_in_flight: Cell::new(),
+            timers_set: Cell::new(),
+            polled_awake: Cell::new(),
+            slept_ns: Cell::new(),
             wakeups_received: Cell::new(),
             tasks_spawned: AtomicU64::new(0),
             tasks_alive: AtomicU64::new(0),
@@ -86,13 +96,12 @@ impl CounterCells {
             bottom_halves: Cell::new(),
             timers_fired: Cell::new(),
             stalls: Cell::new(),
-            wakeups_sent: AtomicU64::new(0),
-            wakeups_coalesced: AtomicU64::new(0),
             queue_delay: HistogramCells::new(),
             poll_time: HistogramCells::new(),
         }
     }
 
+    /// All of them but the wake-ups that others count.
     pub(crate) fn snapshot(&self) -> Counters {
         Counters {
             turns: self.turns.get(),
@@ -100,8 +109,15 @@ impl CounterCells {
             sqes: self.sqes.get(),
             cqes: self.cqes.get(),
             backlogged: self.backlogged.get(),
-            wakeups_sent: self.wakeups_sent.load(Ordering::Relaxed),
-            wakeups_coalesced: self.wakeups_coalesced.load(Ordering::Relaxed),
+            overflows: self.overflows.get(),
+            retries: self.retries.get(),
+            cancels: self.cancels.get(),
+            ops_in_flight: self.ops_in_flight.get(),
+            timers_set: self.timers_set.get(),
+            polled_awake: self.polled_awake.get(),
+            slept: Duration::from_nanos(self.slept_ns.get()),
+            wakeups_sent: 0,
+            wakeups_coalesced: 0,
             wakeups_received: self.wakeups_received.get(),
             tasks_spawned: self.tasks_spawned.load(Ordering::Relaxed),
             tasks_alive: self.tasks_alive.load(Ordering::Relaxed),
@@ -128,6 +144,20 @@ pub struct Counters {
     pub cqes: u64,
     /// Entries that found the submission queue full and waited.
     pub backlogged: u64,
+    /// Enters that found completions which the completion queue had no room for (the kernel keeps them).
+    pub overflows: u64,
+    /// Enters that the kernel refused for now: a signal, no memory, a full completion queue.
+    pub retries: u64,
+    /// Cancellations asked of the kernel.
+    pub cancels: u64,
+    /// Operations in flight, as of the last turn.
+    pub ops_in_flight: u64,
+    /// Timers set, as of the last turn.
+    pub timers_set: u64,
+    /// Times that polling (`poll-max-ns`) found work before it had to sleep.
+    pub polled_awake: u64,
+    /// Time spent in enters that were allowed to sleep.
+    pub slept: Duration,
     /// Wake-up messages posted to this context.
     pub wakeups_sent: u64,
     /// Wake-ups that needed no message: the context was awake or a message was on its way.

@@ -1,8 +1,9 @@
 //! Waiting for the result of a task.
 
-use crate::task::Task;
+use crate::guard;
+use crate::task::Runnable;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -20,94 +21,124 @@ pub enum JoinError {
 
 enum State<T> {
     Running(Option<Waker>),
+    /// Nobody will ask: the result is dropped when it comes.
+    Detached,
     Done(Result<T, JoinError>),
     Taken,
 }
 
-pub(crate) struct Cell<T>(Mutex<State<T>>);
+/// Where a task leaves its result.
+pub(crate) struct JoinCell<T>(Mutex<State<T>>);
 
-impl<T> Cell<T> {
+impl<T> JoinCell<T> {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(State::Running(None)))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn complete(&self, result: Result<T, JoinError>) {
-        let before = std::mem::replace(&mut *self.lock(), State::Done(result));
-        if let State::Running(Some(waker)) = before {
-            waker.wake();
+    /// Called once, by the task `name`, on its home's thread.
+    pub(crate) fn complete(&self, name: &str, result: Result<T, JoinError>) {
+        let unwanted = {
+            let mut state = self.lock();
+            match std::mem::replace(&mut *state, State::Taken) {
+                State::Running(waker) => {
+                    *state = State::Done(result);
+                    drop(state);
+                    if let Some(waker) = waker {
+                        guard::run("the waker of a task's owner", name, || waker.wake());
+                    }
+                    return;
+                }
+                State::Detached | State::Done(_) | State::Taken => result,
+            }
+        };
+        guard::run("the destructor of a task's output", name, || drop(unwanted));
+    }
+
+    /// Gives up a result that may not be dropped on this thread.
+    pub(crate) fn leak(&mut self) {
+        let state = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let State::Done(Ok(output)) = std::mem::replace(state, State::Taken) {
+            std::mem::forget(output);
         }
     }
 
     fn is_running(&self) -> bool {
         matches!(*self.lock(), State::Running(_))
     }
-}
 
-/// Runs the task's future and leaves its result in the cell; leaves `Cancelled` when dropped before.
-pub(crate) struct Attached<F: Future> {
-    name: &'static str,
-    /// Boxed so that this type needs no pin projection; `None` once finished.
-    future: Option<Pin<Box<F>>>,
-    cell: Arc<Cell<F::Output>>,
-}
-
-pub(crate) fn attach<F: Future>(
-    name: &'static str,
-    future: F,
-) -> (Attached<F>, Arc<Cell<F::Output>>) {
-    let cell = Arc::new(Cell(Mutex::new(State::Running(None))));
-    (Attached { name, future: Some(Box::pin(future)), cell: Arc::clone(&cell) }, cell)
-}
-
-impl<F: Future> Future for Attached<F> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        let Some(future) = &mut this.future else { return Poll::Ready(()) };
-        let result = match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(output)) => Ok(output),
-            Err(_) => {
-                tracing::error!(task = this.name, "a task panicked");
-                Err(JoinError::Panicked)
+    fn poll(&self, waker: &Waker) -> Poll<Result<T, JoinError>> {
+        // Cloned and dropped without the lock: a waker may come from anywhere.
+        let mine = waker.clone();
+        let stale = {
+            let mut state = self.lock();
+            match std::mem::replace(&mut *state, State::Taken) {
+                State::Running(before) => {
+                    *state = State::Running(Some(mine));
+                    before
+                }
+                State::Done(result) => {
+                    drop(state);
+                    return Poll::Ready(result);
+                }
+                State::Detached | State::Taken => {
+                    drop(state);
+                    panic!("a JoinHandle was polled after it gave its result")
+                }
             }
         };
-        this.future = None;
-        this.cell.complete(result);
-        Poll::Ready(())
+        drop(stale);
+        Poll::Pending
+    }
+
+    fn detach(&self, name: &str) {
+        let before = {
+            let mut state = self.lock();
+            let running = matches!(*state, State::Running(_));
+            let next = if running { State::Detached } else { State::Taken };
+            std::mem::replace(&mut *state, next)
+        };
+        guard::run("the destructor of a task's output", name, || drop(before));
     }
 }
 
-impl<F: Future> Drop for Attached<F> {
-    fn drop(&mut self) {
-        if self.future.take().is_some() && self.cell.is_running() {
-            self.cell.complete(Err(JoinError::Cancelled));
-        }
-    }
+/// A task as who waits for it sees it.
+pub(crate) trait Joinable<T>: Send + Sync {
+    fn join(&self) -> &JoinCell<T>;
+    fn name(&self) -> &'static str;
+    fn runnable(self: Arc<Self>) -> Arc<dyn Runnable>;
 }
 
 /// The result of a task, as a future. Dropping it leaves the task running.
 #[must_use = "dropping a JoinHandle detaches its task"]
 pub struct JoinHandle<T> {
-    cell: Arc<Cell<T>>,
-    task: Arc<Task>,
+    task: Arc<dyn Joinable<T>>,
+    /// The output is dropped with the handle: Send only where that is.
+    output: PhantomData<Mutex<T>>,
 }
 
 impl<T> JoinHandle<T> {
-    pub(crate) fn new(cell: Arc<Cell<T>>, task: Arc<Task>) -> Self {
-        Self { cell, task }
+    pub(crate) fn new(task: Arc<dyn Joinable<T>>) -> Self {
+        Self { task, output: PhantomData }
     }
 
     /// Asks for the task's future to be dropped in its context, at its next turn at the latest. Any
-    /// thread; never blocks; await the handle to know when it has happened.
+    /// thread; never blocks; await the handle to know that it has happened.
     pub fn cancel(&self) {
-        self.task.cancel();
+        self.runnable().cancel();
+    }
+
+    /// The task without its type.
+    pub(crate) fn runnable(&self) -> Arc<dyn Runnable> {
+        Arc::clone(&self.task).runnable()
     }
 
     /// Whether the task has finished.
     pub fn is_finished(&self) -> bool {
-        !self.cell.is_running()
+        !self.task.join().is_running()
     }
 
     /// Leaves the task to itself.
@@ -117,46 +148,36 @@ impl<T> JoinHandle<T> {
 impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
+    /// # Panics
+    /// When polled again after the result.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.cell.lock();
-        match std::mem::replace(&mut *state, State::Taken) {
-            State::Running(_) => {
-                *state = State::Running(Some(cx.waker().clone()));
-                Poll::Pending
-            }
-            State::Done(result) => Poll::Ready(result),
-            State::Taken => panic!("a JoinHandle was polled after it gave its result"),
-        }
+        self.task.join().poll(cx.waker())
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        self.task.join().detach(self.task.name());
     }
 }
 
 /// A handle that cancels its task when dropped.
-pub struct CancelOnDrop<T>(Option<JoinHandle<T>>);
+pub struct CancelOnDrop<T>(JoinHandle<T>);
 
 impl<T> CancelOnDrop<T> {
     /// Ties the task's life to the returned value.
     pub fn new(handle: JoinHandle<T>) -> Self {
-        Self(Some(handle))
+        Self(handle)
     }
 
-    /// Waits for the result. A panic of the task goes on in the caller; a cancelled task is awaited for ever, as its
-    /// owner is being dropped with it.
-    pub(crate) async fn join(&mut self) -> T {
-        let Some(handle) = &mut self.0 else { return std::future::pending().await };
-        let result = handle.await;
-        self.0 = None;
-        match result {
-            Ok(value) => value,
-            Err(JoinError::Panicked) => panic!("the local task panicked"),
-            Err(JoinError::Cancelled) => std::future::pending().await,
-        }
+    /// The handle, to wait for the task or to cancel it before.
+    pub fn handle(&mut self) -> &mut JoinHandle<T> {
+        &mut self.0
     }
 }
 
 impl<T> Drop for CancelOnDrop<T> {
     fn drop(&mut self) {
-        if let Some(handle) = &self.0 {
-            handle.cancel();
-        }
+        self.0.cancel();
     }
 }

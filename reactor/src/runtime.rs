@@ -1,19 +1,17 @@
 //! Starting and stopping the contexts of a process.
 
-use crate::context::{Context, Registry, Shared, StallHandler, TurnHook};
-use crate::counters::CounterCells;
+use crate::context::{Context, Registry, StallHandler, TurnHook};
 use crate::cpu;
+use crate::guard;
 use crate::local::{self, Local};
-use crate::queue::Mpsc;
+use crate::mailbox::Shared;
 use crate::ring::{Ring, SetupError};
-use crate::task::Owned;
 use crate::turn::Loop;
-use crate::wake::WakeState;
 use std::future::Future;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::time::Duration;
 
@@ -29,7 +27,8 @@ pub struct Config {
     pub cores: Vec<usize>,
     /// The longest time, in nanoseconds, that a core context polls before it sleeps. 0: never.
     pub poll_ns_max: u64,
-    /// Submission queue entries of each ring (a power of two; 4 to 32768).
+    /// Submission queue entries of each ring; made a power of two from 4 to 32768. What does not fit
+    /// waits in memory: a small ring costs system calls, not operations.
     pub ring_entries: u32,
     /// A task poll or bottom half that takes longer is reported.
     pub stall_limit: Duration,
@@ -37,6 +36,9 @@ pub struct Config {
     pub on_stall: Option<StallHandler>,
     /// Run around each turn of each context.
     pub hooks: Vec<Arc<dyn TurnHook>>,
+    /// What the kernel answers, by context.
+    #[cfg(test)]
+    pub(crate) faults: Option<crate::ring::faults::Scripts>,
 }
 
 impl Config {
@@ -54,6 +56,8 @@ impl Config {
             stall_limit: Duration::from_millis(10),
             on_stall: None,
             hooks: Vec::new(),
+            #[cfg(test)]
+            faults: None,
         }
     }
 }
@@ -82,8 +86,8 @@ pub enum StartError {
         /// What the system answered.
         source: io::Error,
     },
-    /// A ring became unusable while running.
-    #[error("a context's ring failed: {0}")]
+    /// A ring became unusable while running, or a [`TurnHook`] panicked: every context was stopped.
+    #[error("a context failed while it ran: {0}")]
     Loop(#[source] io::Error),
     /// The root future panicked.
     #[error("the main task panicked")]
@@ -155,31 +159,29 @@ where
         stopped: Barrier::new(registry.contexts.len()),
         torn_down: Barrier::new(registry.contexts.len()),
     });
-    let main_ring = make_ring(&reactors.contexts[MAIN], config.ring_entries)?;
+    let main_ring = make_ring(&reactors.contexts[MAIN], &config)?;
     let threads = start_threads(&config, &reactors, &gate)?;
     // Everybody is there: nothing after this point can fail to start.
     let main = reactors.main().clone();
     let root = main.spawn("root", RootTask { registry: Arc::clone(&registry) }.run(root, reactors));
     let mut result = serve(main, main_ring, &gate);
     for thread in threads {
-        let ended = thread
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the thread of a context panicked")));
-        result = result.and(ended);
+        result = result.and(join(thread));
     }
     sweep(&registry);
-    let output = futures_now(root);
+    let output = output_of(root);
     result.map_err(StartError::Loop)?;
     output.ok_or(StartError::RootPanicked)
 }
 
-/// Drops what destructors have sent to contexts that had ended: they hold handles, which hold the registry.
+/// Drops what destructors have sent to contexts that had ended: they hold handles, which hold the
+/// registry. What is sent from now on is dropped by its sender.
 fn sweep(registry: &Registry) {
     for shared in &registry.contexts {
-        drop(shared.inject.take());
+        shared.close();
         for task in shared.tasks.all() {
-            // A future bound to a thread that is gone stays where it is (`Task::drop`).
-            if !task.is_local() {
+            // A future bound to a thread that is gone stays where it is (`Cell::drop`).
+            if !task.header().local {
                 task.discard();
             }
         }
@@ -187,7 +189,7 @@ fn sweep(registry: &Registry) {
 }
 
 /// Takes the output of a task that has finished; `None` where it has not, or panicked.
-fn futures_now<T>(handle: crate::join::JoinHandle<T>) -> Option<T> {
+fn output_of<T>(handle: crate::join::JoinHandle<T>) -> Option<T> {
     let mut handle = std::pin::pin!(handle);
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     match handle.as_mut().poll(&mut cx) {
@@ -227,13 +229,20 @@ fn stop(registry: &Arc<Registry>) {
 }
 
 fn new_registry(config: &Config) -> Result<Registry, StartError> {
+    static RUNTIMES: AtomicU64 = AtomicU64::new(0);
+    let runtime = RUNTIMES.fetch_add(1, Ordering::Relaxed);
     let services = ["main", "iohandler", "monitor"].map(|name| (name.to_owned(), None));
     let cores = config.cores.iter().enumerate().map(|(n, cpu)| (format!("core-{n}"), Some(*cpu)));
     let contexts = services
         .into_iter()
         .chain(cores)
-        .map(|(name, cpu)| new_shared(name, cpu))
-        .collect::<Result<Box<[Shared]>, StartError>>()?;
+        .enumerate()
+        .map(|(index, (name, cpu))| {
+            Shared::new(name.clone(), index, runtime, cpu)
+                .map(Arc::new)
+                .map_err(|source| StartError::Os { context: name, what: "no eventfd", source })
+        })
+        .collect::<Result<Box<[Arc<Shared>]>, StartError>>()?;
     Ok(Registry {
         contexts,
         stopping: AtomicBool::new(false),
@@ -241,27 +250,6 @@ fn new_registry(config: &Config) -> Result<Registry, StartError> {
         on_stall: config.on_stall.clone(),
         stall_limit: config.stall_limit,
         poll_ns_max: config.poll_ns_max,
-    })
-}
-
-fn new_shared(name: String, cpu: Option<usize>) -> Result<Shared, StartError> {
-    // SAFETY: eventfd(2) takes no pointer.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-    if fd < 0 {
-        let source = io::Error::last_os_error();
-        return Err(StartError::Os { context: name, what: "no eventfd", source });
-    }
-    Ok(Shared {
-        name,
-        cpu,
-        inject: Mpsc::new(),
-        wake: WakeState::new(),
-        ring_fd: AtomicI32::new(-1),
-        // SAFETY: the descriptor was just made and is known to nobody else.
-        eventfd: unsafe { OwnedFd::from_raw_fd(fd) },
-        counters: CounterCells::new(),
-        stopped: AtomicBool::new(false),
-        tasks: Owned::new(),
     })
 }
 
@@ -273,60 +261,104 @@ struct Gate {
     torn_down: Barrier,
 }
 
-fn make_ring(context: &Context, entries: u32) -> Result<Ring, StartError> {
-    let ring = Ring::new(entries)
+fn make_ring(context: &Context, config: &Config) -> Result<Ring, StartError> {
+    let ring = Ring::new(config.ring_entries)
         .map_err(|source| StartError::Ring { context: context.name().to_owned(), source })?;
     context.shared().ring_fd.store(ring.as_raw_fd(), Ordering::Relaxed);
+    #[cfg(test)]
+    let ring = {
+        let mut ring = ring;
+        let script = config.faults.as_ref().map(|faults| faults(context.name()));
+        ring.faults = script.map(crate::ring::faults::Plan::new);
+        ring
+    };
     Ok(ring)
 }
 
 type Thread = std::thread::JoinHandle<io::Result<()>>;
 
-/// Starts every context but main. When one fails, those that wait are let go and nothing is left.
+fn join(thread: Thread) -> io::Result<()> {
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread of a context panicked")))
+}
+
+/// Threads of contexts that are ready and wait to be let go.
+#[derive(Default)]
+struct Waiting {
+    threads: Vec<Thread>,
+    go: Vec<mpsc::Sender<()>>,
+}
+
+impl Waiting {
+    fn start(self) -> Vec<Thread> {
+        for start in self.go {
+            // Each receiver is alive: its thread waits for this.
+            let _gone = start.send(());
+        }
+        self.threads
+    }
+
+    /// Another context could not be started: these end, and leave nothing.
+    fn dismiss(self) {
+        drop(self.go);
+        for thread in self.threads {
+            let _nothing_has_run = join(thread);
+        }
+    }
+}
+
+/// Starts every context but main. When one fails, none is left.
 fn start_threads(
     config: &Config,
     reactors: &Reactors,
     gate: &Arc<Gate>,
 ) -> Result<Vec<Thread>, StartError> {
-    let mut threads = Vec::new();
-    let mut go = Vec::new();
+    let mut waiting = Waiting::default();
     for context in &reactors.contexts[IOHANDLER..] {
-        let (ready, is_ready) = mpsc::channel();
-        let (start, may_start) = mpsc::channel::<()>();
-        let (context, gate, entries) = (context.clone(), Arc::clone(gate), config.ring_entries);
-        let name = context.name().to_owned();
-        let body = move || {
-            let ring = match pin(&context).and_then(|()| make_ring(&context, entries)) {
-                Ok(ring) => ring,
-                Err(error) => {
-                    // The receiver waits for this very message.
-                    let _gone = ready.send(Err(error));
-                    return Ok(());
-                }
-            };
-            let _gone = ready.send(Ok(()));
-            drop(ready);
-            match may_start.recv() {
-                Ok(()) => serve(context, ring, &gate),
-                Err(_another_failed) => Ok(()),
+        if let Err(error) = start_thread(config, context, gate, &mut waiting) {
+            waiting.dismiss();
+            return Err(error);
+        }
+    }
+    Ok(waiting.start())
+}
+
+fn start_thread(
+    config: &Config,
+    context: &Context,
+    gate: &Arc<Gate>,
+    waiting: &mut Waiting,
+) -> Result<(), StartError> {
+    let (ready, is_ready) = mpsc::channel();
+    let (start, may_start) = mpsc::channel::<()>();
+    let (config, gate, name) = (config.clone(), Arc::clone(gate), context.name().to_owned());
+    let context = context.clone();
+    let body = move || {
+        let ring = match pin(&context).and_then(|()| make_ring(&context, &config)) {
+            Ok(ring) => ring,
+            Err(error) => {
+                // The receiver waits for this very message.
+                let _gone = ready.send(Err(error));
+                return Ok(());
             }
         };
-        let thread =
-            std::thread::Builder::new().name(name.clone()).spawn(body).map_err(|source| {
-                StartError::Os { context: name.clone(), what: "no thread", source }
-            })?;
-        threads.push(thread);
-        is_ready.recv().unwrap_or_else(|_| {
-            let source = io::Error::other("its thread ended early");
-            Err(StartError::Os { context: name, what: "start", source })
-        })?;
-        go.push(start);
-    }
-    for start in go {
-        // Each receiver is alive: its thread waits for this.
-        let _gone = start.send(());
-    }
-    Ok(threads)
+        drop(config);
+        let _gone = ready.send(Ok(()));
+        drop(ready);
+        match may_start.recv() {
+            Ok(()) => serve(context, ring, &gate),
+            Err(_another_failed) => Ok(()),
+        }
+    };
+    let thread = std::thread::Builder::new()
+        .name(name.clone())
+        .spawn(body)
+        .map_err(|source| StartError::Os { context: name.clone(), what: "no thread", source })?;
+    waiting.threads.push(thread);
+    waiting.go.push(start);
+    is_ready.recv().unwrap_or_else(|_| {
+        let source = io::Error::other("its thread ended early");
+        Err(StartError::Os { context: name, what: "start", source })
+    })
 }
 
 fn pin(context: &Context) -> Result<(), StartError> {
@@ -338,20 +370,38 @@ fn pin(context: &Context) -> Result<(), StartError> {
     })
 }
 
+/// Calls `f`, whose panic becomes an error: the other contexts wait for this one at the gate.
+fn contained(context: &str, f: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| {
+        let message = format!("{context} panicked: {}", guard::message(&*payload));
+        guard::discard(payload);
+        Err(io::Error::other(message))
+    })
+}
+
 /// A context's life on its thread, from the first turn to the closing of the ring.
 fn serve(context: Context, ring: Ring, gate: &Gate) -> io::Result<()> {
     let local = Rc::new(Local::new(context, ring));
     let installed = local::install(&local);
     let mut turns = Loop::new(Rc::clone(&local));
-    let result = turns.run();
+    let name = local.shared.name.as_str();
+    let result = contained(name, || turns.run());
     if let Err(error) = &result {
-        tracing::error!(context = local.context.name(), %error, "the ring failed");
+        tracing::error!(context = name, %error, "the loop failed");
         stop(&local.context.registry);
     }
     gate.stopped.wait();
-    local.shared().stopped.store(true, Ordering::Release);
-    turns.tear_down();
+    local.shared.stopped.store(true, Ordering::Release);
+    let torn_down = contained(name, || {
+        turns.tear_down();
+        Ok(())
+    });
+    if torn_down.is_err() {
+        // What is in flight has not been waited for.
+        local::leak_ops(&local);
+    }
+    drop(turns);
     gate.torn_down.wait();
     drop(installed);
-    result
+    result.and(torn_down)
 }

@@ -1,15 +1,17 @@
 //! Timers: a tree in front of the one timeout that the loop's wait takes.
 
-use crate::context::Context;
 use crate::local;
+use crate::mailbox::Shared;
+use crate::work::HomeWork;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context as PollContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
-type Key = (Instant, u64);
+pub(crate) type Key = (Instant, u64);
 
 /// The timers of one context, by deadline. Same deadline: in the order they were set.
 pub(crate) struct Timers {
@@ -22,11 +24,25 @@ impl Timers {
         Self { waiting: BTreeMap::new(), next_id: 0 }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     fn insert(&mut self, deadline: Instant, waker: Waker) -> Key {
         let key = (deadline, self.next_id);
         self.next_id += 1;
         self.waiting.insert(key, waker);
         key
+    }
+
+    /// Whether the timer is set and wakes `waker`.
+    fn is_set(&self, key: &Key, waker: &Waker) -> bool {
+        self.waiting.get(key).is_some_and(|set| set.will_wake(waker))
+    }
+
+    /// Takes a timer out; the caller drops its waker without a borrow of the tree.
+    pub(crate) fn remove(&mut self, key: &Key) -> Option<Waker> {
+        self.waiting.remove(key)
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
@@ -48,7 +64,8 @@ impl Timers {
 #[must_use = "a timer does nothing unless it is awaited"]
 pub struct Sleep {
     deadline: Instant,
-    armed: Option<(Context, Key)>,
+    /// In which context it is set, and as what.
+    armed: Option<(Arc<Shared>, Key)>,
 }
 
 impl Sleep {
@@ -58,15 +75,12 @@ impl Sleep {
     }
 
     fn disarm(&mut self) {
-        let Some((context, key)) = self.armed.take() else { return };
-        if context.is_current() {
-            let waker = local::with(|local| local.timers.borrow_mut().waiting.remove(&key));
+        let Some((home, key)) = self.armed.take() else { return };
+        if local::is_current(&home) {
+            let waker = local::with(|local| local.timers.borrow_mut().remove(&key));
             drop(waker);
         } else {
-            context.schedule_named_bh("timer cancel", move || {
-                let waker = local::with(|local| local.timers.borrow_mut().waiting.remove(&key));
-                drop(waker);
-            });
+            home.send_home(HomeWork::Disarm(key));
         }
     }
 }
@@ -74,17 +88,28 @@ impl Sleep {
 impl Future for Sleep {
     type Output = ();
 
+    /// # Panics
+    /// Off a reactor, unless the moment has come.
     fn poll(mut self: Pin<&mut Self>, cx: &mut PollContext<'_>) -> Poll<()> {
-        if Instant::now() >= self.deadline {
+        // The turn's clock is never ahead, and has come up to the deadline when the loop wakes a timer.
+        let now = local::try_with(|local| local.now.get()).unwrap_or_else(Instant::now);
+        if now >= self.deadline {
             self.disarm();
             return Poll::Ready(());
         }
-        // Armed anew at each poll: the waker may be another, and the task may have hopped.
+        let still_set = self.armed.as_ref().is_some_and(|(home, key)| {
+            local::is_current(home)
+                && local::with(|local| local.timers.borrow().is_set(key, cx.waker()))
+        });
+        if still_set {
+            return Poll::Pending;
+        }
+        // Set anew: the waker is another, or the task has hopped.
         self.disarm();
-        let deadline = self.deadline;
+        let (deadline, waker) = (self.deadline, cx.waker().clone());
         self.armed = Some(local::with(|local| {
-            let key = local.timers.borrow_mut().insert(deadline, cx.waker().clone());
-            (local.context.clone(), key)
+            let key = local.timers.borrow_mut().insert(deadline, waker);
+            (Arc::clone(&local.shared), key)
         }));
         Poll::Pending
     }
@@ -96,7 +121,8 @@ impl Drop for Sleep {
     }
 }
 
-/// Waits until `deadline`. On a reactor only; dropping the future cancels the timer.
+/// Waits until `deadline`. On a reactor only; dropping the future cancels the timer. A task that hops
+/// takes its timers along.
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep { deadline, armed: None }
 }
@@ -121,7 +147,8 @@ impl fmt::Display for Elapsed {
 
 impl std::error::Error for Elapsed {}
 
-/// Awaits `future` for `limit` at most; drops it when the time is over.
+/// Awaits `future` for `limit` at most; drops it when the time is over, and with it what it held. For
+/// single operations [`io::within`](crate::io::within) gives their buffers back.
 pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
     let mut future = pin!(future);
     let mut timer = pin!(sleep(limit));
@@ -133,3 +160,7 @@ pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output,
     })
     .await
 }
+
+#[cfg(all(test, not(loom)))]
+#[path = "timer_tests.rs"]
+mod tests;

@@ -2,20 +2,20 @@
 //!
 //! One turn: take what other threads sent; run expired timers, bottom halves and ready tasks, each
 //! up to a bound; submit and, when nothing is left to run, sleep; reap completions. Completions
-//! only wake tasks: nothing of a user runs inside the reaping.
+//! only wake tasks: nothing of a user runs inside the reaping, but destructors, and those guarded.
 
-use crate::bh::Work;
-use crate::context::Stall;
-use crate::local::{self, Local};
+use crate::context::{Registry, Stall, TurnHook};
+use crate::guard;
+use crate::local::Local;
+use crate::op::abandon;
 use crate::op::table::Completed;
 use crate::op::token::{Kind, Token};
 use crate::poll::Poller;
 use crate::ring::{Cqe, Wait};
-use crate::task::Task;
+use crate::work::{HomeWork, Work};
 use io_uring::{opcode, types};
 use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,28 +25,52 @@ use std::time::{Duration, Instant};
 const TASK_BUDGET: usize = 128;
 /// Time for task polls in one turn; one poll can exceed it, a series cannot.
 const TIME_BUDGET: Duration = Duration::from_micros(500);
+/// Submissions and wake-ups wait for the end of the turn, so that one system call takes them all, but
+/// no longer than this while tasks run.
+const SUBMIT_AFTER: Duration = Duration::from_micros(100);
 /// Bottom halves in one turn.
 const BH_BUDGET: usize = 128;
 
 pub(crate) struct Loop {
-    local: Rc<Local>,
-    bottom_halves: VecDeque<Work>,
-    reaped: Vec<Cqe>,
+    pub(crate) local: Rc<Local>,
+    pub(crate) bottom_halves: VecDeque<Work>,
+    /// Completions taken from the queue and not looked at: a panic loses none.
+    reaped: VecDeque<Cqe>,
     poller: Poller,
-    /// Where the read of this context's eventfd lands.
-    eventfd_count: Box<u64>,
+}
+
+/// The part of a turn that hooks surround: each hook that has begun is ended, come what may.
+struct Hooked<'a> {
+    hooks: &'a [Arc<dyn TurnHook>],
+    begun: usize,
+}
+
+impl<'a> Hooked<'a> {
+    fn begin(registry: &'a Registry) -> Self {
+        let mut hooked = Self { hooks: &registry.hooks, begun: 0 };
+        for hook in hooked.hooks {
+            hook.turn_begin();
+            hooked.begun += 1;
+        }
+        hooked
+    }
+}
+
+impl Drop for Hooked<'_> {
+    fn drop(&mut self) {
+        for hook in &self.hooks[..self.begun] {
+            hook.turn_end();
+        }
+    }
 }
 
 impl Loop {
     pub(crate) fn new(local: Rc<Local>) -> Self {
-        let poller = Poller::new(local.context.registry.poll_ns_max);
-        Self {
-            local,
-            bottom_halves: VecDeque::new(),
-            reaped: Vec::with_capacity(256),
-            poller,
-            eventfd_count: Box::new(0),
-        }
+        // The service contexts share CPUs with everybody: they do not poll.
+        let pinned = local.shared.cpu.is_some();
+        let ns_max = if pinned { local.context.registry.poll_ns_max } else { 0 };
+        let poller = Poller::new(ns_max);
+        Self { local, bottom_halves: VecDeque::new(), reaped: VecDeque::new(), poller }
     }
 
     /// Runs until the runtime stops. An error means that the ring is unusable.
@@ -54,39 +78,50 @@ impl Loop {
         self.arm_eventfd();
         let registry = Arc::clone(&self.local.context.registry);
         while !registry.stopping.load(Ordering::Acquire) {
-            for hook in &registry.hooks {
-                hook.turn_begin();
-            }
-            let mut busy = self.work();
-            for hook in &registry.hooks {
-                hook.turn_end();
-            }
-            // The end of a turn may wake a task here, as the end of a read-side section does.
-            busy |= self.local.ready_len() > 0;
-            self.wait(busy)?;
+            let hooked = Hooked::begin(&registry);
+            self.work();
+            drop(hooked);
+            self.wait()?;
             self.reap();
             self.publish_counters();
         }
         Ok(())
     }
 
-    /// Runs what is ready. Returns whether more is left.
-    fn work(&mut self) -> bool {
-        let local = Rc::clone(&self.local);
-        local.now.set(Instant::now());
-        self.take_injected();
+    /// Runs what is ready, up to the bounds of a turn.
+    fn work(&mut self) {
+        self.local.now.set(Instant::now());
+        self.take_sent();
         self.expire_timers();
         self.run_bottom_halves();
         self.run_tasks();
-        local.ready_len() > 0 || !self.bottom_halves.is_empty()
     }
 
-    pub(crate) fn take_injected(&mut self) {
-        for work in self.local.shared().inject.take() {
+    pub(crate) fn take_sent(&mut self) {
+        for work in self.local.shared.take() {
             match work {
                 Work::Task(task) => self.local.push_ready(task),
+                Work::Home(home) => {
+                    guard::run("housekeeping", &self.local.shared.name, || self.keep_house(home));
+                }
                 other => self.bottom_halves.push_back(other),
             }
+        }
+    }
+
+    /// What other threads have left to this one.
+    fn keep_house(&self, work: HomeWork) {
+        let local = &self.local;
+        match work {
+            HomeWork::Abandon(token, orphan) => abandon(token, orphan),
+            HomeWork::Cancel(token) => local.cancel_op(token),
+            HomeWork::Disarm(key) => {
+                let waker = local.timers.borrow_mut().remove(&key);
+                drop(waker);
+            }
+            HomeWork::Provide(pool, id) => pool.provide(id),
+            HomeWork::Retire(region, group) => crate::buffers::retire(region, group),
+            HomeWork::Release(slot) => local.ring.borrow_mut().release(slot),
         }
     }
 
@@ -95,56 +130,76 @@ impl Loop {
         loop {
             let due = local.timers.borrow_mut().pop_due(local.now.get());
             let Some(waker) = due else { return };
-            local.shared().counters.timers_fired.add(1);
-            waker.wake();
+            local.shared.counters.timers_fired.add(1);
+            guard::run("the waker of a timer", &local.shared.name, || waker.wake());
         }
     }
 
     pub(crate) fn run_bottom_halves(&mut self) {
+        let mut now = self.local.now.get();
         for _ in 0..BH_BUDGET {
             let Some(work) = self.bottom_halves.pop_front() else { return };
-            self.local.shared().counters.bottom_halves.add(1);
-            let begun = Instant::now();
-            let (name, outcome) = match work {
-                Work::Once(name, function) => (name, catch_unwind(AssertUnwindSafe(function))),
-                Work::Reusable(bh) => (bh.name(), catch_unwind(AssertUnwindSafe(|| bh.run()))),
-                Work::Task(_) => unreachable!("tasks go to the ready list"),
+            let shared = &self.local.shared;
+            shared.counters.bottom_halves.add(1);
+            let name = match &work {
+                Work::Once(name, _) => name,
+                Work::Reusable(bh) => bh.name(),
+                Work::Task(_) | Work::Home(_) => unreachable!("these are not queued here"),
             };
-            if outcome.is_err() {
-                tracing::error!(
-                    context = self.local.context.name(),
-                    name,
-                    "a bottom half panicked"
-                );
-            }
-            self.watch(name, begun.elapsed());
+            shared.running.begin(name, now);
+            guard::run("a bottom half", name, || match work {
+                Work::Once(_, function) => function(),
+                Work::Reusable(bh) => bh.run(),
+                Work::Task(_) | Work::Home(_) => unreachable!("these are not queued here"),
+            });
+            let after = Instant::now();
+            self.watch(name, after - now);
+            now = after;
+            self.local.now.set(now);
         }
     }
 
     fn run_tasks(&self) {
         let local = &self.local;
-        let counters = &local.shared().counters;
-        let begun = Instant::now();
-        let mut now = begun;
+        let shared = &local.shared;
+        let counters = &shared.counters;
+        let begun = local.now.get();
+        let (mut now, mut submitted) = (begun, begun);
         // What becomes ready meanwhile waits for the next turn.
         for _ in 0..local.ready_len().min(TASK_BUDGET) {
-            let Some(task) = local.pop_ready() else { return };
-            if let Some(queued) = task.take_queued() {
+            let Some(task) = local.pop_ready() else { break };
+            let header = task.header();
+            if let Some(queued) = header.take_queued() {
                 counters.queue_delay.record(now.saturating_duration_since(queued));
             }
-            let name = task.name();
-            local.runs_local_task.set(task.is_local());
-            Task::run(task, local);
-            local.runs_local_task.set(false);
+            let name = header.name;
+            shared.running.begin(name, now);
+            task.run(local);
             let after = Instant::now();
             counters.tasks_polled.add(1);
             counters.poll_time.record(after - now);
             self.watch(name, after - now);
             now = after;
             local.now.set(now);
-            if now - begun > TIME_BUDGET {
-                return;
+            if now - submitted > SUBMIT_AFTER {
+                submitted = now;
+                self.submit_early();
             }
+            if now - begun > TIME_BUDGET {
+                break;
+            }
+        }
+        shared.running.end();
+    }
+
+    /// Submits in the middle of a long turn. An error shows again at its end.
+    fn submit_early(&self) {
+        self.local.flush_wakes();
+        let mut ring = self.local.ring.borrow_mut();
+        if ring.has_unsubmitted()
+            && let Err(error) = ring.enter(Wait::No)
+        {
+            tracing::debug!(%error, "submitting in the middle of a turn");
         }
     }
 
@@ -154,18 +209,22 @@ impl Loop {
         if took < registry.stall_limit {
             return;
         }
-        self.local.shared().counters.stalls.add(1);
+        self.local.shared.counters.stalls.add(1);
         let context = self.local.context.name();
         tracing::warn!(context, name, ?took, "blocked its reactor");
         if let Some(on_stall) = &registry.on_stall {
-            on_stall(&Stall { context: context.to_owned(), name, took });
+            let stall = Stall { context: context.to_owned(), name, took };
+            guard::run("the stall handler", name, || on_stall(&stall));
         }
     }
 
     /// Submits; sleeps when there is nothing to run.
-    fn wait(&mut self, busy: bool) -> std::io::Result<()> {
+    fn wait(&mut self) -> std::io::Result<()> {
         let local = Rc::clone(&self.local);
-        if busy {
+        local.flush_wakes();
+        // Looked at after the hooks: the end of a turn may wake a task here, as the end of a read-side
+        // section does.
+        if local.ready_len() > 0 || !self.bottom_halves.is_empty() {
             let mut ring = local.ring.borrow_mut();
             if ring.has_unsubmitted() || ring.has_deferred() {
                 ring.enter(Wait::No)?;
@@ -173,58 +232,69 @@ impl Loop {
             return Ok(());
         }
         if self.poller.spin(&local)? {
+            local.shared.counters.polled_awake.add(1);
             return Ok(());
         }
-        let shared = local.shared();
-        shared.wake.prepare_sleep();
+        let shared = &local.shared;
+        let wake = &shared.mailbox.wake;
+        wake.prepare_sleep();
         let stopping = local.context.registry.stopping.load(Ordering::SeqCst);
-        let deadline = local.timers.borrow().next_deadline();
-        let result = if shared.inject.is_empty() && !stopping {
-            let wait = deadline.map_or(Wait::Forever, |at| {
-                Wait::For(at.saturating_duration_since(Instant::now()))
-            });
-            local.ring.borrow_mut().enter(wait)
+        let result = if shared.is_empty() && !stopping {
+            self.sleep()
         } else {
             local.ring.borrow_mut().enter(Wait::No)
         };
-        shared.wake.awake();
+        wake.awake();
+        result
+    }
+
+    fn sleep(&self) -> std::io::Result<()> {
+        let local = &self.local;
+        let deadline = local.timers.borrow().next_deadline();
+        let begun = Instant::now();
+        let wait =
+            deadline.map_or(Wait::Forever, |at| Wait::For(at.saturating_duration_since(begun)));
+        let result = local.ring.borrow_mut().enter(wait);
+        local.shared.counters.slept_ns.add(begun.elapsed().as_nanos() as u64);
         result
     }
 
     /// Takes all completions and wakes who waits for them.
     pub(crate) fn reap(&mut self) {
-        let mut reaped = std::mem::take(&mut self.reaped);
-        self.local.ring.borrow_mut().reap(&mut reaped);
-        for cqe in reaped.drain(..) {
+        self.local.ring.borrow_mut().reap(&mut self.reaped);
+        while let Some(cqe) = self.reaped.pop_front() {
             let Some(token) = Token::from_user_data(cqe.user_data) else {
                 panic!("completion {cqe:?} has no token of ours: the ring's bookkeeping is broken");
             };
-            self.complete(token, &cqe);
+            self.complete(token, cqe);
         }
-        self.reaped = reaped;
     }
 
-    fn complete(&mut self, token: Token, cqe: &Cqe) {
-        let local = &self.local;
+    fn complete(&mut self, token: Token, cqe: Cqe) {
         match token.kind {
-            Kind::Op => {
-                let completed = local.ops.borrow_mut().complete(token, cqe);
-                match completed {
-                    Completed::Wake(waker) => waker.wake(),
-                    Completed::Orphan(orphan, result) => orphan.ended(result),
-                    Completed::Group(group, token, result) => group.completed(token, result),
-                }
-            }
+            Kind::Op => self.complete_operation(token, cqe),
             Kind::Wake => self.woken(),
             Kind::WakeEventfd => {
                 self.woken();
-                self.arm_eventfd();
+                if !cqe.more() && !self.local.shared.stopped.load(Ordering::Relaxed) {
+                    self.arm_eventfd();
+                }
             }
             Kind::WakeupFailed => {
                 // The target's ring could not take the message: its eventfd can.
-                let target = local.context.registry.contexts.get(token.slot as usize);
-                let target = target.expect("a wake-up was sent to a context that exists");
-                target.signal_eventfd();
+                self.local.context.registry.shared(token.slot as usize).signal_eventfd();
+            }
+            Kind::LinkTimeout => {
+                // ETIME: it cancels the operation. ENOENT, ECANCELED, EALREADY: the operation ended
+                // before. Anything else: there is no time limit, so that the operation may not go on.
+                let expected = [-libc::ETIME, -libc::ENOENT, -libc::ECANCELED, -libc::EALREADY];
+                let operation = token.limited();
+                if !expected.contains(&cqe.result)
+                    && self.local.ops.borrow().is_in_flight(operation)
+                {
+                    tracing::warn!(result = cqe.result, "a time limit was refused");
+                    self.local.cancel_op(operation);
+                }
             }
             Kind::Ignore => {
                 // ENOENT, EALREADY: what was to be cancelled had ended, or is being ended.
@@ -233,81 +303,62 @@ impl Loop {
         }
     }
 
-    fn woken(&self) {
-        let shared = self.local.shared();
-        shared.counters.wakeups_received.add(1);
-        shared.wake.message_arrived();
+    fn complete_operation(&self, token: Token, cqe: Cqe) {
+        let local = &self.local;
+        let name = &local.shared.name;
+        let completed = local.ops.borrow_mut().complete(token, cqe);
+        match completed {
+            Completed::Nothing => {}
+            Completed::Wake(waker) => {
+                guard::run("the waker of an operation", name, || waker.wake());
+            }
+            Completed::Overrun(waker) => {
+                local.cancel_op(token);
+                guard::run("the waker of an operation", name, || waker.map(std::task::Waker::wake));
+            }
+            Completed::Orphan(mut orphan) => {
+                guard::run("a destructor", name, || orphan.completed(cqe));
+                if cqe.more() {
+                    local.ops.borrow_mut().keep(token, orphan);
+                } else {
+                    guard::run("a destructor", name, || drop(orphan));
+                }
+            }
+            Completed::Group(group, number, tag) => {
+                guard::run("a group's waker or destructor", name, move || {
+                    group.completed(number, cqe, tag);
+                });
+            }
+        }
     }
 
-    fn arm_eventfd(&mut self) {
-        let fd = types::Fd(self.local.shared().eventfd.as_raw_fd());
-        let count = (&raw mut *self.eventfd_count).cast::<u8>();
-        let entry = opcode::Read::new(fd, count, 8).build();
-        // SAFETY: the count is boxed and owned by this loop, which ends only after `tear_down` has
-        // seen the last completion or has leaked it.
+    fn woken(&self) {
+        let shared = &self.local.shared;
+        shared.counters.wakeups_received.add(1);
+        shared.mailbox.wake.message_arrived();
+    }
+
+    /// Listens to the eventfd: multishot, and without reading it. Each write makes a completion,
+    /// whatever the count is; and nothing that the kernel writes to has to outlive the loop.
+    fn arm_eventfd(&self) {
+        let fd = types::Fd(self.local.shared.eventfd.as_raw_fd());
+        let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build();
+        // SAFETY: a poll points to nothing.
         unsafe { self.local.submit(entry.user_data(Token::WAKE_EVENTFD.to_user_data())) };
     }
 
     fn publish_counters(&self) {
-        let ring = self.local.ring.borrow().counters;
-        let counters = &self.local.shared().counters;
+        let local = &self.local;
+        let ring = local.ring.borrow().counters;
+        let counters = &local.shared.counters;
         counters.turns.add(1);
         counters.enters.set(ring.enters);
         counters.sqes.set(ring.sqes);
         counters.cqes.set(ring.cqes);
         counters.backlogged.set(ring.backlogged);
+        counters.overflows.set(ring.overflows);
+        counters.retries.set(ring.retries);
+        counters.ops_in_flight.set(local.ops.borrow().len() as u64);
+        counters.timers_set.set(local.timers.borrow().len() as u64);
     }
-
-    /// Ends what is left: drops the tasks whose home is here, cancels every operation and waits for
-    /// the kernel to let go of their buffers. The loop has ended in every context by now.
-    pub(crate) fn tear_down(mut self) {
-        let local = Rc::clone(&self.local);
-        let registry = Arc::clone(&local.context.registry);
-        for shared in &registry.contexts {
-            for task in shared.tasks.at_home(local.context.index) {
-                task.discard();
-            }
-        }
-        let timers = local.timers.borrow_mut().clear();
-        drop(timers);
-        while local.pop_ready().is_some() {}
-        // Operations dropped on other threads come home as bottom halves.
-        self.take_injected();
-        while !self.bottom_halves.is_empty() {
-            self.run_bottom_halves();
-            self.take_injected();
-        }
-        if !drain(&local, &mut self, Instant::now() + Duration::from_secs(2)) {
-            tracing::error!(
-                context = local.context.name(),
-                left = local.ops.borrow().len(),
-                "operations did not end when cancelled; their buffers are leaked"
-            );
-            // The kernel may still write there.
-            std::mem::forget(std::mem::replace(&mut self.eventfd_count, Box::new(0)));
-            local::leak_ops(&local);
-        }
-    }
-}
-
-/// Cancels everything and reaps until nothing is in flight. False when `deadline` came first.
-fn drain(local: &Rc<Local>, this: &mut Loop, deadline: Instant) -> bool {
-    while local.ops.borrow().len() > 0 {
-        // Repeated: an operation that is being punted can escape one round.
-        let all = types::CancelBuilder::any();
-        let cancelled = local.ring.borrow().submitter().register_sync_cancel(None, all);
-        if let Err(error) = cancelled
-            && !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EALREADY | libc::ETIME))
-        {
-            tracing::debug!(%error, "cancelling all operations");
-        }
-        if local.ring.borrow_mut().enter(Wait::For(Duration::from_millis(10))).is_err() {
-            return false;
-        }
-        this.reap();
-        if Instant::now() > deadline {
-            return false;
-        }
-    }
-    true
 }

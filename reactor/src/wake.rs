@@ -9,7 +9,8 @@
 //! A sender pushes its work first and looks at the bits second; the owner sets SLEEPING first and
 //! looks at the queue second. The two SeqCst fences (one here in `notify`, one in `prepare_sleep`)
 //! forbid that both miss the other, so no wake-up is lost. While IN_FLIGHT is set nobody else
-//! sends: the message on its way will make the owner look. Hence at most one is in flight.
+//! sends: the message on its way will make the owner look. Hence at most one is in flight, and who
+//! sets the bit posts its message at once: everybody else relies on it.
 
 use crate::primitive::{AtomicU32, Ordering, fence};
 
@@ -65,6 +66,7 @@ impl WakeState {
         // AcqRel and the fence order this before the emptying: a sender that still saw the bit
         // set had pushed its work before.
         self.0.fetch_and(!IN_FLIGHT, Ordering::AcqRel);
+        // Pairs with the fence in `notify`.
         fence(Ordering::SeqCst);
     }
 }

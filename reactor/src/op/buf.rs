@@ -1,5 +1,18 @@
 //! Buffers that are handed to the kernel by value and come back with the result.
 
+use crate::mailbox::Shared;
+use std::sync::Arc;
+
+/// Names a ring, for buffers that are registered with one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingId(usize);
+
+impl RingId {
+    pub(crate) fn of(home: &Arc<Shared>) -> Self {
+        Self(Arc::as_ptr(home) as usize)
+    }
+}
+
 /// A buffer whose bytes stay where they are while the value moves.
 ///
 /// # Safety
@@ -13,6 +26,11 @@ pub unsafe trait IoBuf: Send + Unpin + 'static {
     /// Whether there are none.
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+    /// The bytes' place in the table of registered buffers of `ring`, if they are in it.
+    fn fixed_index(&self, ring: RingId) -> Option<u16> {
+        let _ = ring;
+        None
     }
 }
 
@@ -70,7 +88,7 @@ unsafe impl IoBuf for &'static [u8] {
 }
 
 // SAFETY: the bytes are on the shared heap allocation, kept by this clone, never written.
-unsafe impl IoBuf for std::sync::Arc<[u8]> {
+unsafe impl IoBuf for Arc<[u8]> {
     fn as_ptr(&self) -> *const u8 {
         (**self).as_ptr()
     }
@@ -105,6 +123,9 @@ unsafe impl<B: IoBuf> IoBuf for Tail<B> {
     }
     fn len(&self) -> usize {
         self.buffer.len() - self.start
+    }
+    fn fixed_index(&self, ring: RingId) -> Option<u16> {
+        self.buffer.fixed_index(ring)
     }
 }
 

@@ -1,31 +1,28 @@
 //! The opcodes, each with its arguments and the meaning of its result.
 
 use super::OpCode;
-use super::buf::{IoBuf, IoBufMut};
+use super::buf::{IoBuf, IoBufMut, RingId};
 use crate::fd::Fd;
+use crate::mailbox::Shared;
 use io_uring::{opcode, squeue, types};
-use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-
-fn target(fd: &Fd) -> types::Fd {
-    types::Fd(fd.as_raw_fd())
-}
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 /// One operation moves at most this much (`MAX_RW_COUNT` of the kernel); the rest is a short count.
-fn clamp_len(len: usize) -> u32 {
+pub(crate) fn clamp_len(len: usize) -> u32 {
     len.min(0x7fff_f000) as u32
 }
 
 /// Takes a descriptor that the kernel made.
-fn adopt(fd: u32) -> OwnedFd {
+pub(crate) fn adopt(fd: u32) -> OwnedFd {
     // SAFETY: the kernel has just returned this descriptor to us as the result of an operation,
     // and nobody else knows it.
     unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
 }
 
 /// Closes the descriptor that an abandoned operation has made nevertheless.
-fn close_result(result: i32) {
+pub(crate) fn close_result(result: i32) {
     if let Ok(fd) = u32::try_from(result) {
         drop(adopt(fd));
     }
@@ -42,11 +39,15 @@ pub(crate) struct Read<B> {
 unsafe impl<B: IoBufMut> OpCode for Read<B> {
     type Output = (io::Result<usize>, B);
 
-    fn entry(&mut self) -> squeue::Entry {
+    fn entry(&mut self, home: &Arc<Shared>) -> squeue::Entry {
+        let (fd, fixed) = self.fd.target(home);
         let len = clamp_len(self.buffer.len());
-        opcode::Read::new(target(&self.fd), self.buffer.as_mut_ptr(), len)
-            .offset(self.offset)
-            .build()
+        let (start, offset) = (self.buffer.as_mut_ptr(), self.offset);
+        match self.buffer.fixed_index(RingId::of(home)) {
+            Some(n) => opcode::ReadFixed::new(fd, start, len, n).offset(offset).build(),
+            None => opcode::Read::new(fd, start, len).offset(offset).build(),
+        }
+        .flags(fixed)
     }
 
     fn complete(self, result: io::Result<u32>) -> Self::Output {
@@ -65,9 +66,15 @@ pub(crate) struct Write<B> {
 unsafe impl<B: IoBuf> OpCode for Write<B> {
     type Output = (io::Result<usize>, B);
 
-    fn entry(&mut self) -> squeue::Entry {
+    fn entry(&mut self, home: &Arc<Shared>) -> squeue::Entry {
+        let (fd, fixed) = self.fd.target(home);
         let len = clamp_len(self.buffer.len());
-        opcode::Write::new(target(&self.fd), self.buffer.as_ptr(), len).offset(self.offset).build()
+        let (start, offset) = (self.buffer.as_ptr(), self.offset);
+        match self.buffer.fixed_index(RingId::of(home)) {
+            Some(n) => opcode::WriteFixed::new(fd, start, len, n).offset(offset).build(),
+            None => opcode::Write::new(fd, start, len).offset(offset).build(),
+        }
+        .flags(fixed)
     }
 
     fn complete(self, result: io::Result<u32>) -> Self::Output {
@@ -112,14 +119,15 @@ impl<B: IoBufMut> Vectored<B> {
 unsafe impl<B: IoBuf> OpCode for Vectored<B> {
     type Output = (io::Result<usize>, Vec<B>);
 
-    fn entry(&mut self) -> squeue::Entry {
-        let fd = target(&self.fd);
+    fn entry(&mut self, home: &Arc<Shared>) -> squeue::Entry {
+        let (fd, fixed) = self.fd.target(home);
         let (iov, n) = (self.iovecs.0.as_ptr(), self.iovecs.0.len() as u32);
         if self.write {
             opcode::Writev::new(fd, iov, n).offset(self.offset).build()
         } else {
             opcode::Readv::new(fd, iov, n).offset(self.offset).build()
         }
+        .flags(fixed)
     }
 
     fn complete(self, result: io::Result<u32>) -> Self::Output {
@@ -137,9 +145,10 @@ pub(crate) struct Recv<B> {
 unsafe impl<B: IoBufMut> OpCode for Recv<B> {
     type Output = (io::Result<usize>, B);
 
-    fn entry(&mut self) -> squeue::Entry {
+    fn entry(&mut self, home: &Arc<Shared>) -> squeue::Entry {
+        let (fd, fixed) = self.fd.target(home);
         let len = clamp_len(self.buffer.len());
-        opcode::Recv::new(target(&self.fd), self.buffer.as_mut_ptr(), len).build()
+        opcode::Recv::new(fd, self.buffer.as_mut_ptr(), len).build().flags(fixed)
     }
 
     fn complete(self, result: io::Result<u32>) -> Self::Output {
@@ -157,11 +166,13 @@ pub(crate) struct Send<B> {
 unsafe impl<B: IoBuf> OpCode for Send<B> {
     type Output = (io::Result<usize>, B);
 
-    fn entry(&mut self) -> squeue::Entry {
+    fn entry(&mut self, home: &Arc<Shared>) -> squeue::Entry {
+        let (fd, fixed) = self.fd.target(home);
         let len = clamp_len(self.buffer.len());
-        opcode::Send::new(target(&self.fd), self.buffer.as_ptr(), len)
+        opcode::Send::new(fd, self.buffer.as_ptr(), len)
             .flags(libc::MSG_NOSIGNAL)
             .build()
+            .flags(fixed)
     }
 
     fn complete(self, result: io::Result<u32>) -> Self::Output {
@@ -179,10 +190,11 @@ pub(crate) struct Fsync {
 unsafe impl OpCode for Fsync {
     type Output = io::Result<()>;
 
-    fn entry(&mut self) -> squeue::Entry {
+    fn entry(&mut self, home: &Arc<Shared>) -> squeue::Entry {
         let flags =
             if self.data_only { types::FsyncFlags::DATASYNC } else { types::FsyncFlags::empty() };
-        opcode::Fsync::new(target(&self.fd)).flags(flags).build()
+        let (fd, fixed) = self.fd.target(home);
+        opcode::Fsync::new(fd).flags(flags).build().flags(fixed)
     }
 
     fn complete(self, result: io::Result<u32>) -> Self::Output {
@@ -202,11 +214,13 @@ pub(crate) struct Fallocate {
 unsafe impl OpCode for Fallocate {
     type Output = io::Result<()>;
 
-    fn entry(&mut self) -> squeue::Entry {
-        opcode::Fallocate::new(target(&self.fd), self.len)
+    fn entry(&mut self, home: &Arc<Shared>) -> squeue::Entry {
+        let (fd, fixed) = self.fd.target(home);
+        opcode::Fallocate::new(fd, self.len)
             .offset(self.offset)
             .mode(self.mode)
             .build()
+            .flags(fixed)
     }
 
     fn complete(self, result: io::Result<u32>) -> Self::Output {
@@ -224,8 +238,9 @@ pub(crate) struct PollFd {
 unsafe impl OpCode for PollFd {
     type Output = io::Result<u32>;
 
-    fn entry(&mut self) -> squeue::Entry {
-        opcode::PollAdd::new(target(&self.fd), self.events).build()
+    fn entry(&mut self, home: &Arc<Shared>) -> squeue::Entry {
+        let (fd, fixed) = self.fd.target(home);
+        opcode::PollAdd::new(fd, self.events).build().flags(fixed)
     }
 
     fn complete(self, result: io::Result<u32>) -> Self::Output {
@@ -242,18 +257,20 @@ pub(crate) struct Accept {
 unsafe impl OpCode for Accept {
     type Output = io::Result<Fd>;
 
-    fn entry(&mut self) -> squeue::Entry {
+    fn entry(&mut self, home: &Arc<Shared>) -> squeue::Entry {
+        let (fd, fixed) = self.fd.target(home);
         let none = std::ptr::null_mut();
-        opcode::Accept::new(target(&self.fd), none, std::ptr::null_mut())
+        opcode::Accept::new(fd, none, std::ptr::null_mut())
             .flags(libc::SOCK_CLOEXEC)
             .build()
+            .flags(fixed)
     }
 
     fn complete(self, result: io::Result<u32>) -> Self::Output {
         result.map(|fd| Fd::from(adopt(fd)))
     }
 
-    fn orphaned(self, result: i32) {
+    fn orphaned(&mut self, result: i32) {
         close_result(result);
     }
 }
@@ -274,9 +291,10 @@ pub(crate) struct Connect {
 unsafe impl OpCode for Connect {
     type Output = io::Result<()>;
 
-    fn entry(&mut self) -> squeue::Entry {
+    fn entry(&mut self, home: &Arc<Shared>) -> squeue::Entry {
+        let (fd, fixed) = self.fd.target(home);
         let address = (&raw const *self.address.storage).cast();
-        opcode::Connect::new(target(&self.fd), address, self.address.len).build()
+        opcode::Connect::new(fd, address, self.address.len).build().flags(fixed)
     }
 
     fn complete(self, result: io::Result<u32>) -> Self::Output {
@@ -284,77 +302,82 @@ unsafe impl OpCode for Connect {
     }
 }
 
-/// `IORING_OP_CLOSE`. The descriptor belongs to the kernel once submitted.
+/// `IORING_OP_SHUTDOWN`.
+pub(crate) struct Shutdown {
+    pub(crate) fd: Fd,
+    pub(crate) how: i32,
+}
+
+// SAFETY: points to nothing; the descriptor is owned.
+unsafe impl OpCode for Shutdown {
+    type Output = io::Result<()>;
+
+    fn entry(&mut self, home: &Arc<Shared>) -> squeue::Entry {
+        let (fd, fixed) = self.fd.target(home);
+        opcode::Shutdown::new(fd, self.how).build().flags(fixed)
+    }
+
+    fn complete(self, result: io::Result<u32>) -> Self::Output {
+        result.map(drop)
+    }
+}
+
+/// `IORING_OP_FTRUNCATE`.
+pub(crate) struct Ftruncate {
+    pub(crate) fd: Fd,
+    pub(crate) len: u64,
+}
+
+// SAFETY: points to nothing; the descriptor is owned.
+unsafe impl OpCode for Ftruncate {
+    type Output = io::Result<()>;
+
+    fn entry(&mut self, home: &Arc<Shared>) -> squeue::Entry {
+        let (fd, fixed) = self.fd.target(home);
+        opcode::Ftruncate::new(fd, self.len).build().flags(fixed)
+    }
+
+    fn complete(self, result: io::Result<u32>) -> Self::Output {
+        result.map(drop)
+    }
+}
+
+/// `IORING_OP_CLOSE`. Once the kernel has begun, the descriptor is its own.
 pub(crate) struct Close {
-    pub(crate) fd: RawFd,
+    fd: Option<OwnedFd>,
+}
+
+impl Close {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        Self { fd: Some(fd) }
+    }
+
+    /// Whether the kernel has not touched the descriptor: it was cancelled before.
+    fn ended(&mut self, untouched: bool) {
+        if let Some(fd) = self.fd.take()
+            && !untouched
+        {
+            let _closed: RawFd = fd.into_raw_fd();
+        }
+    }
 }
 
 // SAFETY: points to nothing.
 unsafe impl OpCode for Close {
     type Output = io::Result<()>;
 
-    fn entry(&mut self) -> squeue::Entry {
-        opcode::Close::new(types::Fd(self.fd)).build()
+    fn entry(&mut self, _: &Arc<Shared>) -> squeue::Entry {
+        let fd = self.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        opcode::Close::new(types::Fd(fd)).build()
     }
 
-    fn complete(self, result: io::Result<u32>) -> Self::Output {
+    fn complete(mut self, result: io::Result<u32>) -> Self::Output {
+        let cancelled = |error: &io::Error| error.raw_os_error() == Some(libc::ECANCELED);
+        self.ended(result.as_ref().is_err_and(cancelled));
         result.map(drop)
     }
-}
 
-/// `IORING_OP_OPENAT`, relative to the working directory; close-on-exec.
-pub(crate) struct OpenAt {
-    pub(crate) path: CString,
-    pub(crate) flags: i32,
-    pub(crate) mode: u32,
-}
-
-// SAFETY: the path is on the heap and owned.
-unsafe impl OpCode for OpenAt {
-    type Output = io::Result<Fd>;
-
-    fn entry(&mut self) -> squeue::Entry {
-        opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), self.path.as_ptr())
-            .flags(self.flags | libc::O_CLOEXEC)
-            .mode(self.mode)
-            .build()
+    fn orphaned(&mut self, result: i32) {
+        self.ended(result == -libc::ECANCELED);
     }
-
-    fn complete(self, result: io::Result<u32>) -> Self::Output {
-        result.map(|fd| Fd::from(adopt(fd)))
-    }
-
-    fn orphaned(self, result: i32) {
-        close_result(result);
-    }
-}
-
-/// `IORING_OP_STATX` of an open descriptor.
-pub(crate) struct Statx {
-    pub(crate) fd: Fd,
-    pub(crate) mask: u32,
-    pub(crate) answer: Box<libc::statx>,
-}
-
-// SAFETY: the answer is boxed, the empty path static, the descriptor owned.
-unsafe impl OpCode for Statx {
-    type Output = io::Result<Box<libc::statx>>;
-
-    fn entry(&mut self) -> squeue::Entry {
-        let answer = (&raw mut *self.answer).cast::<types::statx>();
-        opcode::Statx::new(target(&self.fd), c"".as_ptr(), answer)
-            .flags(libc::AT_EMPTY_PATH)
-            .mask(self.mask)
-            .build()
-    }
-
-    fn complete(self, result: io::Result<u32>) -> Self::Output {
-        result.map(|_| self.answer)
-    }
-}
-
-/// A zeroed `struct statx` for the kernel to fill.
-pub(crate) fn empty_statx() -> libc::statx {
-    // SAFETY: `struct statx` consists of integers, for which zero is a value.
-    unsafe { std::mem::zeroed() }
 }

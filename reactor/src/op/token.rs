@@ -14,10 +14,12 @@ pub(crate) enum Kind {
     Op = 0x52,
     /// A wake-up message from another ring.
     Wake = 0x53,
-    /// The read of this context's own eventfd.
+    /// The poll of this context's own eventfd.
     WakeEventfd = 0x54,
     /// A wake-up message that could not be posted; the slot is the target.
     WakeupFailed = 0x55,
+    /// A time limit linked to an operation, whose own completion tells what came of it.
+    LinkTimeout = 0x56,
 }
 
 /// A checked user data value.
@@ -30,12 +32,26 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    pub(crate) const IGNORE: Self = Self { kind: Kind::Ignore, generation: 0, slot: 0 };
-    pub(crate) const WAKE: Self = Self { kind: Kind::Wake, generation: 0, slot: 0 };
-    pub(crate) const WAKE_EVENTFD: Self = Self { kind: Kind::WakeEventfd, generation: 0, slot: 0 };
+    pub(crate) const IGNORE: Self = Self::named(Kind::Ignore);
+    pub(crate) const WAKE: Self = Self::named(Kind::Wake);
+    pub(crate) const WAKE_EVENTFD: Self = Self::named(Kind::WakeEventfd);
+
+    const fn named(kind: Kind) -> Self {
+        Self { kind, generation: 0, slot: 0 }
+    }
 
     pub(crate) const fn op(generation: u32, slot: u32) -> Self {
         Self { kind: Kind::Op, generation: generation & GENERATION_MASK, slot }
+    }
+
+    /// The time limit of the operation `self`.
+    pub(crate) const fn link_timeout(self) -> Self {
+        Self { kind: Kind::LinkTimeout, generation: self.generation, slot: self.slot }
+    }
+
+    /// The operation that a time limit belongs to.
+    pub(crate) const fn limited(self) -> Self {
+        Self { kind: Kind::Op, generation: self.generation, slot: self.slot }
     }
 
     pub(crate) const fn wakeup_failed(target: usize) -> Self {
@@ -56,6 +72,7 @@ impl Token {
             0x53 => Kind::Wake,
             0x54 => Kind::WakeEventfd,
             0x55 => Kind::WakeupFailed,
+            0x56 => Kind::LinkTimeout,
             _ => return None,
         };
         let generation = (user_data >> GENERATION_SHIFT) as u32 & GENERATION_MASK;
@@ -69,15 +86,18 @@ mod tests {
 
     #[test]
     fn tokens_survive_the_round_trip() {
+        let op = Token::op(0x00ab_cdef, u32::MAX);
         for token in [
             Token::IGNORE,
             Token::WAKE,
             Token::WAKE_EVENTFD,
             Token::wakeup_failed(7),
-            Token::op(0x00ab_cdef, u32::MAX),
+            op,
+            op.link_timeout(),
         ] {
             assert_eq!(Token::from_user_data(token.to_user_data()), Some(token));
         }
+        assert_eq!(op.link_timeout().limited(), op);
         assert_eq!(Token::from_user_data(0), None);
         assert_eq!(Token::from_user_data(u64::MAX), None);
     }

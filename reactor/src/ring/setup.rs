@@ -43,8 +43,23 @@ pub enum SetupError {
     },
 }
 
+/// What newer kernels can do and the reactor can do without.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Features {
+    /// `IORING_OP_READ_MULTISHOT`, Linux 6.7.
+    pub(crate) read_multishot: bool,
+    /// `IORING_OP_FTRUNCATE`, Linux 6.9.
+    pub(crate) ftruncate: bool,
+}
+
+/// The number of submission entries that a ring has when asked for `entries`: a power of two from 4 to
+/// 32768. An entry and its time limit go in together, and leave room.
+pub(crate) fn fitting_entries(entries: u32) -> u32 {
+    entries.clamp(4, 32768).next_power_of_two()
+}
+
 /// Makes the ring with the flags of the design and checks what it can do.
-pub(super) fn build(entries: u32) -> Result<IoUring, SetupError> {
+pub(super) fn build(entries: u32) -> Result<(IoUring, Features), SetupError> {
     let ring = IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
@@ -67,11 +82,11 @@ pub(super) fn build(entries: u32) -> Result<IoUring, SetupError> {
             return Err(SetupError::Missing { feature, since });
         }
     }
-    probe(&ring, entries)?;
-    Ok(ring)
+    let features = probe(&ring, entries)?;
+    Ok((ring, features))
 }
 
-fn probe(ring: &IoUring, entries: u32) -> Result<(), SetupError> {
+fn probe(ring: &IoUring, entries: u32) -> Result<Features, SetupError> {
     let mut probe = Probe::new();
     ring.submitter()
         .register_probe(&mut probe)
@@ -81,6 +96,11 @@ fn probe(ring: &IoUring, entries: u32) -> Result<(), SetupError> {
         (opcode::Writev::CODE, "IORING_OP_WRITEV", "5.1"),
         (opcode::Fsync::CODE, "IORING_OP_FSYNC", "5.1"),
         (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD", "5.1"),
+        (opcode::ReadFixed::CODE, "IORING_OP_READ_FIXED", "5.1"),
+        (opcode::WriteFixed::CODE, "IORING_OP_WRITE_FIXED", "5.1"),
+        (opcode::SendMsg::CODE, "IORING_OP_SENDMSG", "5.3"),
+        (opcode::RecvMsg::CODE, "IORING_OP_RECVMSG", "5.3"),
+        (opcode::LinkTimeout::CODE, "IORING_OP_LINK_TIMEOUT", "5.5"),
         (opcode::Accept::CODE, "IORING_OP_ACCEPT", "5.5"),
         (opcode::Connect::CODE, "IORING_OP_CONNECT", "5.5"),
         (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL", "5.5"),
@@ -92,13 +112,20 @@ fn probe(ring: &IoUring, entries: u32) -> Result<(), SetupError> {
         (opcode::OpenAt::CODE, "IORING_OP_OPENAT", "5.6"),
         (opcode::Close::CODE, "IORING_OP_CLOSE", "5.6"),
         (opcode::Statx::CODE, "IORING_OP_STATX", "5.6"),
+        (opcode::Shutdown::CODE, "IORING_OP_SHUTDOWN", "5.11"),
+        (opcode::RenameAt::CODE, "IORING_OP_RENAMEAT", "5.11"),
+        (opcode::UnlinkAt::CODE, "IORING_OP_UNLINKAT", "5.11"),
+        (opcode::MkDirAt::CODE, "IORING_OP_MKDIRAT", "5.15"),
         (opcode::MsgRingData::CODE, "IORING_OP_MSG_RING", "5.18"),
     ] {
         if !probe.is_supported(code) {
             return Err(SetupError::Missing { feature, since });
         }
     }
-    Ok(())
+    Ok(Features {
+        read_multishot: probe.is_supported(opcode::ReadMulti::CODE),
+        ftruncate: probe.is_supported(opcode::Ftruncate::CODE),
+    })
 }
 
 fn explain(error: io::Error, entries: u32) -> SetupError {
@@ -107,5 +134,30 @@ fn explain(error: io::Error, entries: u32) -> SetupError {
         Some(libc::EINVAL) => SetupError::Flag { flag: "DEFER_TASKRUN", since: "6.1" },
         Some(libc::ENOSYS | libc::EPERM | libc::EACCES) => SetupError::Unavailable(error),
         _ => SetupError::Resources { entries, source: error },
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{SetupError, explain, fitting_entries};
+    use std::io;
+
+    #[test]
+    fn sizes_become_powers_of_two() {
+        let sizes = [(0, 4), (1, 4), (4, 4), (5, 8), (100, 128), (128, 128), (u32::MAX, 32768)];
+        for (asked, given) in sizes {
+            assert_eq!(fitting_entries(asked), given);
+        }
+    }
+
+    #[test]
+    fn each_refusal_says_what_to_do() {
+        let text = |errno| explain(io::Error::from_raw_os_error(errno), 128).to_string();
+        assert!(text(1).contains("kernel.io_uring_disabled"), "{}", text(1)); // EPERM
+        assert!(text(38).contains("seccomp"), "{}", text(38)); // ENOSYS
+        assert!(text(22).contains("IORING_SETUP_DEFER_TASKRUN"), "{}", text(22)); // EINVAL
+        assert!(text(12).contains("ulimit -l"), "{}", text(12)); // ENOMEM
+        let emfile = explain(io::Error::from_raw_os_error(24), 128);
+        assert!(matches!(emfile, SetupError::Resources { entries: 128, .. }));
     }
 }

@@ -1,5 +1,6 @@
 use super::{AfterEnter, Cqe, Ring, Wait, after_enter};
 use io_uring::opcode;
+use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ fn ring_of_four_entries_loses_nothing() {
         // SAFETY: a NOP points to nothing.
         unsafe { ring.push(nop(n)) };
     }
-    let mut seen: Vec<Cqe> = Vec::new();
+    let mut seen: VecDeque<Cqe> = VecDeque::new();
     while seen.len() < 1000 {
         ring.enter(Wait::Forever).unwrap();
         ring.reap(&mut seen);
@@ -32,7 +33,7 @@ fn completion_queue_overflow_is_recovered() {
         // SAFETY: a NOP points to nothing.
         unsafe { ring.push(nop(n)) };
     }
-    let mut seen: Vec<Cqe> = Vec::new();
+    let mut seen: VecDeque<Cqe> = VecDeque::new();
     for _ in 0..40 {
         ring.enter(Wait::No).unwrap();
     }

@@ -9,13 +9,17 @@ mod channel;
 mod lock;
 mod notify;
 pub mod oneshot;
+mod rwlock;
+mod scope;
 mod semaphore;
 mod waiters;
 
 pub use channel::{Receiver, SendError, Sender, TrySendError, bounded};
 pub use lock::{Mutex, MutexGuard};
 pub use notify::Notify;
+pub use rwlock::{ReadGuard, RwLock, WriteGuard};
+pub use scope::{Scope, scope};
 pub use semaphore::{Permit, Semaphore};
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

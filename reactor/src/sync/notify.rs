@@ -1,18 +1,26 @@
 //! Telling tasks that something has changed.
 
-use super::waiters::Waiters;
+use super::waiters::{Left, Ticket, Waiters};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 struct State {
-    /// A notification that nobody has taken yet.
+    /// A notification that nobody has taken yet; while there is one nobody waits.
     stored: bool,
     /// Counts `notify_all`; a waiter that began before is released by it.
     epoch: u64,
     waiters: Waiters,
 }
 
-/// One stored notification: [`notify_one`](Notify::notify_one) before
+impl State {
+    fn notify_one(&mut self) -> Option<Waker> {
+        let waker = self.waiters.grant();
+        self.stored |= waker.is_none();
+        waker
+    }
+}
+
+/// Releases waiters, one or all. One notification is stored: [`notify_one`](Notify::notify_one) before
 /// [`notified`](Notify::notified) is not lost, two before are one.
 pub struct Notify {
     state: Mutex<State>,
@@ -34,13 +42,9 @@ impl Notify {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Releases one waiter, or the next one to come. Any thread; never blocks.
+    /// Releases the one that has waited longest, or the next one to come. Any thread; never blocks.
     pub fn notify_one(&self) {
-        let waker = {
-            let mut state = self.lock();
-            state.stored = true;
-            state.waiters.pop()
-        };
+        let waker = self.lock().notify_one();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -58,48 +62,56 @@ impl Notify {
         }
     }
 
-    /// Waits for a notification; those of [`notify_all`](Self::notify_all) count from this call on.
+    /// Waits for a notification; those of [`notify_all`](Self::notify_all) count from this call on. A
+    /// future dropped after it was released by `notify_one` passes that on.
     pub fn notified(&self) -> impl Future<Output = ()> + Send + '_ {
         let epoch = self.lock().epoch;
-        let mut wait = Wait { notify: self, ticket: None, epoch };
+        let mut wait = Wait { notify: self, ticket: Ticket::default(), epoch };
         std::future::poll_fn(move |cx| wait.poll(cx.waker()))
     }
 }
 
 struct Wait<'a> {
     notify: &'a Notify,
-    ticket: Option<u64>,
+    ticket: Ticket,
     epoch: u64,
 }
 
 impl Wait<'_> {
     fn poll(&mut self, waker: &Waker) -> Poll<()> {
+        // Cloned without the lock: a waker may come from anywhere.
+        let waker = waker.clone();
         let mut state = self.notify.lock();
+        if state.waiters.take_grant(&mut self.ticket) {
+            return Poll::Ready(());
+        }
         if state.epoch != self.epoch {
-            state.waiters.leave(&mut self.ticket);
+            let (_, stale) = state.waiters.leave(&mut self.ticket);
+            drop(state);
+            drop(stale);
             return Poll::Ready(());
         }
         if state.stored {
             state.stored = false;
-            state.waiters.leave(&mut self.ticket);
             return Poll::Ready(());
         }
-        state.waiters.wait(&mut self.ticket, waker);
+        let stale = state.waiters.wait(&mut self.ticket, waker);
+        drop(state);
+        drop(stale);
         Poll::Pending
     }
 }
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        if self.ticket.is_none() {
+        if !self.ticket.is_queued() {
             return;
         }
-        let next = {
-            let mut state = self.notify.lock();
-            // Woken but gone: the stored notification is for the next one.
-            let woken = !state.waiters.leave(&mut self.ticket);
-            if woken && state.stored { state.waiters.pop() } else { None }
-        };
+        let mut state = self.notify.lock();
+        let (left, mine) = state.waiters.leave(&mut self.ticket);
+        let next = if left == Left::Granted { state.notify_one() } else { None };
+        drop(state);
+        drop(mine);
         if let Some(waker) = next {
             waker.wake();
         }

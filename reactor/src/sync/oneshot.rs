@@ -85,6 +85,8 @@ impl<T> Future for Receiver<T> {
     type Output = Result<T, Closed>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // Cloned and dropped without the lock: a waker may come from anywhere.
+        let waker = cx.waker().clone();
         let mut state = self.shared.lock();
         if let Some(value) = state.value.take() {
             return Poll::Ready(Ok(value));
@@ -92,8 +94,17 @@ impl<T> Future for Receiver<T> {
         if state.sender_gone {
             return Poll::Ready(Err(Closed));
         }
-        state.waker = Some(cx.waker().clone());
+        let stale = state.waker.replace(waker);
+        drop(state);
+        drop(stale);
         Poll::Pending
+    }
+}
+
+impl<T> Receiver<T> {
+    /// The value, if it is there already.
+    pub fn try_recv(&mut self) -> Option<T> {
+        self.shared.lock().value.take()
     }
 }
 

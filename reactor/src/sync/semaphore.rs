@@ -1,15 +1,28 @@
 //! A counting semaphore.
 
-use super::waiters::Waiters;
+use super::waiters::{Left, Ticket, Waiters};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 struct State {
+    /// Free permits; while there are any nobody waits.
     permits: usize,
     waiters: Waiters,
 }
 
-/// A number of permits; who finds none waits, first come, first served among those that wait.
+impl State {
+    /// Hands a permit to the one that has waited longest, or keeps it.
+    fn put_back(&mut self) -> Option<Waker> {
+        let waker = self.waiters.grant();
+        if waker.is_none() {
+            self.permits += 1;
+        }
+        waker
+    }
+}
+
+/// A number of permits; who finds none waits. First come, first served: a permit that is given back goes
+/// to the one that has waited longest, and nobody can be kept out for ever.
 pub struct Semaphore {
     state: Mutex<State>,
 }
@@ -38,18 +51,17 @@ impl Semaphore {
 
     /// Waits for a permit.
     pub async fn acquire(&self) -> Permit<'_> {
-        let mut wait = Wait { semaphore: self, ticket: None };
+        if let Some(permit) = self.try_acquire() {
+            return permit;
+        }
+        let mut wait = Wait { semaphore: self, ticket: Ticket::default() };
         std::future::poll_fn(|cx| wait.poll(cx.waker())).await;
         Permit { semaphore: self }
     }
 
-    /// Adds a permit. Any thread.
+    /// Adds a permit. Any thread; never blocks.
     pub fn release(&self) {
-        let waker = {
-            let mut state = self.lock();
-            state.permits += 1;
-            state.waiters.pop()
-        };
+        let waker = self.lock().put_back();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -58,33 +70,40 @@ impl Semaphore {
 
 struct Wait<'a> {
     semaphore: &'a Semaphore,
-    ticket: Option<u64>,
+    ticket: Ticket,
 }
 
 impl Wait<'_> {
     fn poll(&mut self, waker: &Waker) -> Poll<()> {
+        // Cloned without the lock: a waker may come from anywhere.
+        let waker = waker.clone();
         let mut state = self.semaphore.lock();
-        if let Some(left) = state.permits.checked_sub(1) {
-            state.permits = left;
-            state.waiters.leave(&mut self.ticket);
+        if state.waiters.take_grant(&mut self.ticket) {
             return Poll::Ready(());
         }
-        state.waiters.wait(&mut self.ticket, waker);
+        if !self.ticket.is_queued()
+            && let Some(left) = state.permits.checked_sub(1)
+        {
+            state.permits = left;
+            return Poll::Ready(());
+        }
+        let stale = state.waiters.wait(&mut self.ticket, waker);
+        drop(state);
+        drop(stale);
         Poll::Pending
     }
 }
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        if self.ticket.is_none() {
+        if !self.ticket.is_queued() {
             return;
         }
-        let next = {
-            let mut state = self.semaphore.lock();
-            // Woken but gone: the wake-up belongs to the next one.
-            let woken = !state.waiters.leave(&mut self.ticket);
-            if woken && state.permits > 0 { state.waiters.pop() } else { None }
-        };
+        let mut state = self.semaphore.lock();
+        let (left, mine) = state.waiters.leave(&mut self.ticket);
+        let next = if left == Left::Granted { state.put_back() } else { None };
+        drop(state);
+        drop(mine);
         if let Some(waker) = next {
             waker.wake();
         }

@@ -1,11 +1,16 @@
-//! Stream sockets, over [`crate::io`].
+//! Stream sockets, over [`crate::io`]. Functions that wait are called in tasks and may be dropped while
+//! they wait; the others work on any thread.
+
+mod address;
 
 use crate::fd::Fd;
 use crate::io;
 use crate::op::Op;
 use crate::op::codes::{Connect, RawAddress};
+use address::{tcp_address, unix_address};
 use std::io::Result;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::SocketAddr as UnixAddr;
@@ -49,6 +54,33 @@ impl Listener {
     pub async fn accept(&self) -> Result<Stream> {
         io::accept(&self.fd).await.map(Stream::from_fd)
     }
+
+    /// Connections one after the other, with one submission for all (multishot); see
+    /// [`io::accept_multishot`].
+    pub fn incoming(&self) -> Incoming {
+        Incoming(io::accept_multishot(&self.fd))
+    }
+}
+
+/// See [`Listener::incoming`].
+pub struct Incoming(io::AcceptMulti);
+
+impl Incoming {
+    /// The next connection. An error, such as too many open files, is no end: call again, perhaps later.
+    pub async fn next(&mut self) -> Result<Stream> {
+        self.0.next().await.map(Stream::from_fd)
+    }
+}
+
+/// Who is at the other end of a UNIX socket, as of its connect(2) or socketpair(2) (`SO_PEERCRED`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerCredentials {
+    /// The process, 0 where it is not visible from here.
+    pub pid: i32,
+    /// The effective user.
+    pub uid: u32,
+    /// The effective group.
+    pub gid: u32,
 }
 
 /// A connected stream socket. Clones share it.
@@ -94,6 +126,64 @@ impl Stream {
     pub async fn send_all<B: io::IoBuf>(&self, buffer: B) -> (Result<()>, B) {
         io::send_all(&self.fd, buffer).await
     }
+
+    /// Receives into buffers of `buffers`, with one submission for all (multishot); see
+    /// [`io::recv_multishot`].
+    pub fn incoming(&self, buffers: &crate::BufRing) -> io::ReadMulti {
+        io::recv_multishot(&self.fd, buffers)
+    }
+
+    /// Receives up to `buffer.len()` bytes over a UNIX socket, and up to `fds_max` descriptors; see
+    /// [`io::recv_with_fds`].
+    pub async fn recv_with_fds<B: io::IoBufMut>(
+        &self,
+        buffer: B,
+        fds_max: usize,
+    ) -> (Result<io::Received>, B) {
+        io::recv_with_fds(&self.fd, buffer, fds_max).await
+    }
+
+    /// Sends the whole buffer over a UNIX socket, and `fds` with its first byte; see
+    /// [`io::send_with_fds`].
+    pub async fn send_all_with_fds<B: io::IoBuf>(
+        &self,
+        buffer: B,
+        fds: Vec<Fd>,
+    ) -> (Result<()>, B) {
+        let (result, buffer) = io::send_with_fds(&self.fd, buffer, fds).await;
+        match result {
+            Ok(n) => {
+                let (result, tail) = self.send_all(io::Tail::new(buffer, n)).await;
+                (result, tail.into_inner())
+            }
+            Err(error) => (Err(error), buffer),
+        }
+    }
+
+    /// Who is at the other end of a UNIX socket.
+    pub fn peer_credentials(&self) -> Result<PeerCredentials> {
+        let mut answer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+        let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+        // SAFETY: the kernel writes at most `len` bytes to `answer`, and the length to `len`.
+        let result = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERCRED,
+                (&raw mut answer).cast(),
+                &raw mut len,
+            )
+        };
+        if result != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        Ok(PeerCredentials { pid: answer.pid, uid: answer.uid, gid: answer.gid })
+    }
+
+    /// Shuts the connection down for reading, writing or both.
+    pub async fn shutdown(&self, how: std::net::Shutdown) -> Result<()> {
+        io::shutdown(&self.fd, how).await
+    }
 }
 
 async fn connect(family: i32, address: RawAddress) -> Result<Stream> {
@@ -107,52 +197,4 @@ async fn connect(family: i32, address: RawAddress) -> Result<Stream> {
     let fd = Fd::from(owned);
     Op::new(Connect { fd: fd.clone(), address }).await?;
     Ok(Stream { fd })
-}
-
-fn empty_storage() -> libc::sockaddr_storage {
-    // SAFETY: `sockaddr_storage` consists of integers, for which zero is a value.
-    unsafe { std::mem::zeroed() }
-}
-
-/// `name` in `sun_path` from byte `at` on (1: abstract).
-fn unix_address(name: &[u8], at: usize) -> Result<RawAddress> {
-    let mut storage = Box::new(empty_storage());
-    // SAFETY: `sockaddr_storage` is large enough and aligned for every socket address type.
-    let address = unsafe { &mut *(&raw mut *storage).cast::<libc::sockaddr_un>() };
-    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    // A path needs its NUL.
-    if at + name.len() + (1 - at) > address.sun_path.len() || name.contains(&0) {
-        let text = "a UNIX socket name has at most 107 bytes and no NUL";
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, text));
-    }
-    for (to, from) in address.sun_path[at..].iter_mut().zip(name) {
-        *to = *from as libc::c_char;
-    }
-    let header = std::mem::offset_of!(libc::sockaddr_un, sun_path);
-    Ok(RawAddress { storage, len: (header + 1 + name.len()) as libc::socklen_t })
-}
-
-fn tcp_address(address: SocketAddr) -> RawAddress {
-    let mut storage = Box::new(empty_storage());
-    let len = match address {
-        SocketAddr::V4(v4) => {
-            // SAFETY: `sockaddr_storage` is large enough and aligned for every address type.
-            let raw = unsafe { &mut *(&raw mut *storage).cast::<libc::sockaddr_in>() };
-            raw.sin_family = libc::AF_INET as libc::sa_family_t;
-            raw.sin_port = v4.port().to_be();
-            raw.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
-            size_of::<libc::sockaddr_in>()
-        }
-        SocketAddr::V6(v6) => {
-            // SAFETY: as above.
-            let raw = unsafe { &mut *(&raw mut *storage).cast::<libc::sockaddr_in6>() };
-            raw.sin6_family = libc::AF_INET6 as libc::sa_family_t;
-            raw.sin6_port = v6.port().to_be();
-            raw.sin6_addr.s6_addr = v6.ip().octets();
-            raw.sin6_flowinfo = v6.flowinfo();
-            raw.sin6_scope_id = v6.scope_id();
-            size_of::<libc::sockaddr_in6>()
-        }
-    };
-    RawAddress { storage, len: len as libc::socklen_t }
 }
