@@ -131,6 +131,24 @@ fn poll_is_level_triggered() {
     });
 }
 
+/// A descriptor with O_NONBLOCK is waited for like any other.
+#[test]
+fn nonblocking_descriptors_are_waited_for() {
+    with(|reactors| async move {
+        // SAFETY: eventfd(2) takes no pointer, and the descriptor is new.
+        let fd = unsafe { OwnedFd::from_raw_fd(libc::eventfd(0, libc::EFD_NONBLOCK)) };
+        let fd = Fd::from(fd);
+        let reader = reactors.main().spawn("reader", {
+            let fd = fd.clone();
+            async move { io::read_eventfd(&fd).await }
+        });
+        yield_now().await;
+        yield_now().await;
+        io::write_all(&fd, 3u64.to_ne_bytes().to_vec()).await.0.unwrap();
+        assert_eq!(reader.await.unwrap().unwrap(), 3);
+    });
+}
+
 /// A dropped read is cancelled; until the kernel says so, its buffer stays allocated.
 #[test]
 fn dropped_read_keeps_its_buffer() {
