@@ -23,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) serial: Serial,
     /// `-S`.
     pub(crate) start_paused: bool,
+    /// `-preconfig`: wait for `x-exit-preconfig` first.
+    pub(crate) preconfig: bool,
     pub(crate) no_reboot: bool,
     pub(crate) no_shutdown: bool,
     pub(crate) reactor: ReactorConfig,

@@ -1,5 +1,6 @@
 //! What all parts of one monitor share.
 
+use crate::commands::schema::Introspection;
 use crate::dispatch::Environment;
 use crate::error::{ErrorClass, QmpError};
 use crate::machine::Machine;
@@ -8,7 +9,8 @@ use crate::session::Session;
 use crate::session::dispatcher::Dispatcher;
 use crate::session::hub::Hub;
 use reactor::Reactors;
-use reactor::sync::Mutex;
+use reactor::sync::{Mutex, Notify};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// One monitor.
@@ -20,6 +22,11 @@ pub(crate) struct Core {
     /// Held while a coroutine command runs, whether it came over QMP or HMP.
     pub(crate) coroutine_lane: Mutex<()>,
     pub(crate) machine: OnceLock<Arc<dyn Machine>>,
+    /// The machine waits for `x-exit-preconfig`.
+    pub(crate) preconfig: AtomicBool,
+    pub(crate) preconfig_ended: Notify,
+    /// Made when first asked for.
+    pub(crate) schema: OnceLock<Introspection>,
 }
 
 /// What command handlers get besides their arguments.
@@ -49,15 +56,26 @@ impl Env {
 }
 
 impl Environment for Env {
-    /// The two modes of a session: negotiation, and commands.
-    fn admit(&self, name: &str, _: Option<&Command<Self>>) -> Result<(), QmpError> {
+    /// The two modes of a session, negotiation and commands; and the two of the machine.
+    fn admit(&self, name: &str, command: Option<&Command<Self>>) -> Result<(), QmpError> {
         const NEGOTIATION: &str = "qmp_capabilities";
-        let Some(session) = &self.session else { return Ok(()) };
-        let text = match (session.is_negotiated(), name == NEGOTIATION) {
-            (false, false) => "Expecting capabilities negotiation with 'qmp_capabilities'",
-            (true, true) => "Capabilities negotiation is already complete, command ignored",
-            _ => return Ok(()),
-        };
-        Err(QmpError::new(ErrorClass::CommandNotFound, text))
+        if let Some(session) = &self.session {
+            let text = match (session.is_negotiated(), name == NEGOTIATION) {
+                (false, false) => "Expecting capabilities negotiation with 'qmp_capabilities'",
+                (true, true) => "Capabilities negotiation is already complete, command ignored",
+                _ => "",
+            };
+            if !text.is_empty() {
+                return Err(QmpError::new(ErrorClass::CommandNotFound, text));
+            }
+        }
+        // Preconfig, or an out-of-band command before the machine is there.
+        let early =
+            self.core.machine.get().is_none() || self.core.preconfig.load(Ordering::Acquire);
+        if early && command.is_some_and(|command| !command.allow_preconfig()) {
+            let when = "is permitted only after machine initialization has completed";
+            return Err(QmpError::generic(format!("The command '{name}' {when}")));
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Events: their declarations and their serialisation.
 
-use crate::registry::QapiStruct;
+use crate::registry::{EventInfo, QapiStruct};
 use crate::wire::{Style, Writer};
 use crate::{qapi_enum, qapi_struct};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,15 +11,25 @@ pub trait Event: QapiStruct {
     const NAME: &'static str;
 }
 
-macro_rules! qapi_event {
-    ($(#[doc = $doc:literal])* $name:ident = $wire:literal { $($members:tt)* }) => {
-        qapi_struct! {
-            $(#[doc = $doc])*
-            pub struct $name { $($members)* }
-        }
-        impl Event for $name {
-            const NAME: &'static str = $wire;
-        }
+/// Declares the events, each of which is a struct of its data, and the list of them all.
+macro_rules! qapi_events {
+    ($(
+        $(#[doc = $doc:literal])*
+        $name:ident = $wire:literal { $($members:tt)* }
+    )*) => {
+        $(
+            qapi_struct! {
+                $(#[doc = $doc])*
+                pub struct $name { $($members)* }
+            }
+            impl Event for $name {
+                const NAME: &'static str = $wire;
+            }
+        )*
+
+        /// All events.
+        pub const EVENTS: &[EventInfo] =
+            &[$( EventInfo { name: <$name as Event>::NAME, data: <$name as QapiStruct>::INFO }, )*];
     };
 }
 
@@ -63,7 +73,7 @@ qapi_enum! {
     }
 }
 
-qapi_event! {
+qapi_events! {
     /// The machine has shut down or is about to.
     Shutdown = "SHUTDOWN" {
         /// The guest asked for it.
@@ -71,9 +81,7 @@ qapi_event! {
         /// Why.
         pub reason: ShutdownCause = "reason",
     }
-}
 
-qapi_event! {
     /// The machine has been reset.
     Reset = "RESET" {
         /// The guest asked for it.
@@ -81,24 +89,16 @@ qapi_event! {
         /// Why.
         pub reason: ShutdownCause = "reason",
     }
-}
 
-qapi_event! {
     /// The vCPUs stand still.
     Stop = "STOP" {}
-}
 
-qapi_event! {
     /// The vCPUs run again.
     Resume = "RESUME" {}
-}
 
-qapi_event! {
     /// The power button has been pressed.
     Powerdown = "POWERDOWN" {}
-}
 
-qapi_event! {
     /// The guest cannot go on.
     GuestPanicked = "GUEST_PANICKED" {
         /// What is done about it.

@@ -28,9 +28,13 @@ mod session;
 mod tests;
 pub mod wire;
 
+pub use commands::guest::{
+    MachineInfo, MemorySizeInfo, PciDeviceClass, PciDeviceId, PciDeviceInfo, PciInfo,
+    PciMemoryRegion,
+};
 pub use error::{ErrorClass, QmpError};
 pub use hmp::{Echo, HmpSession};
-pub use machine::{KvmInfo, Machine, RunState};
+pub use machine::{Cpu, KvmInfo, Machine, RunState, Uuid};
 pub use monitor::Monitor;
 pub use session::endpoint::{Address, Endpoint, EndpointError};
 pub use session::hub::EventSink;

@@ -1,7 +1,9 @@
 //! What the monitor needs of a machine. The program implements it; nothing here knows how.
 
+use crate::commands::guest::{MachineInfo, MemorySizeInfo, PciInfo};
 use crate::error::QmpError;
 use crate::{BoxFuture, qapi_enum, qapi_struct};
+use std::fmt;
 
 qapi_enum! {
     /// The state of the machine, as QEMU names it.
@@ -63,9 +65,38 @@ qapi_struct! {
     }
 }
 
+/// A machine's identifier, in the order of its text (RFC 9562).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uuid(pub [u8; 16]);
+
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, byte) in self.0.iter().enumerate() {
+            if matches!(n, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A vCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cpu {
+    /// The number of its thread on the host; 0 where it has none.
+    pub thread_id: i32,
+    /// Its package.
+    pub socket: u32,
+    /// Its core in the package.
+    pub core: u32,
+    /// Its thread in the core.
+    pub thread: u32,
+}
+
 /// The machine that the commands act on.
 ///
-/// The first three are snapshots: they are called in any context, return at once and take no lock
+/// Those that give no future are snapshots: they are called in any context, return at once and take no lock
 /// that is held for longer than a moment. The others are coroutines: they are polled in the
 /// *main* context only, one command at a time over all monitors. They may wait; the world may have
 /// changed by the time they go on.
@@ -82,6 +113,36 @@ pub trait Machine: Send + Sync + 'static {
     /// Whether the machine runs on KVM.
     fn kvm(&self) -> KvmInfo;
 
+    /// The machine's identifier (`-uuid`); zeros where none was given.
+    fn uuid(&self) -> Uuid {
+        Uuid::default()
+    }
+
+    /// The vCPUs in the order of their indices.
+    fn cpus(&self) -> Vec<Cpu> {
+        Vec::new()
+    }
+
+    /// The sizes of the guest's memory.
+    fn memory_size(&self) -> MemorySizeInfo {
+        MemorySizeInfo { base_memory: 0, plugged_memory: None }
+    }
+
+    /// The kinds of machine that this program can be.
+    fn machine_types(&self) -> Vec<MachineInfo> {
+        Vec::new()
+    }
+
+    /// The buses of PCI and what is on them.
+    fn pci(&self) -> Vec<PciInfo> {
+        Vec::new()
+    }
+
+    /// Whether the guest can be woken up from a suspended state.
+    fn can_wake_up(&self) -> bool {
+        false
+    }
+
     /// Stops all vCPUs and completes when they stand still. Emits STOP if they were running; does
     /// nothing otherwise.
     fn stop(&self) -> BoxFuture<'_, Result<(), QmpError>>;
@@ -94,6 +155,13 @@ pub trait Machine: Send + Sync + 'static {
 
     /// Presses the power button. Emits POWERDOWN.
     fn system_powerdown(&self) -> BoxFuture<'_, Result<(), QmpError>>;
+
+    /// Wakes the guest up from [`RunState::Suspended`]. Called only where
+    /// [`can_wake_up`](Self::can_wake_up) says so.
+    fn system_wakeup(&self) -> BoxFuture<'_, Result<(), QmpError>> {
+        let error = QmpError::generic("wake-up from suspend is not supported by this guest");
+        Box::pin(std::future::ready(Err(error)))
+    }
 
     /// Asks for the end of the program and returns at once, so that the reply still goes out.
     /// SHUTDOWN is emitted on the way.

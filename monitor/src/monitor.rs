@@ -59,6 +59,9 @@ impl Monitor {
             hub: Hub::new(reactors.monitor()),
             coroutine_lane: reactor::sync::Mutex::new(()),
             machine: OnceLock::new(),
+            preconfig: AtomicBool::new(false),
+            preconfig_ended: Notify::new(),
+            schema: OnceLock::new(),
             reactors: reactors.clone(),
         };
         Self { core: Arc::new(core), servers: Mutex::default() }
@@ -124,6 +127,28 @@ impl Monitor {
         assert!(self.core.machine.set(machine).is_ok(), "a monitor is started once");
         let dispatcher = dispatcher::monitor_qmp_dispatch(Arc::clone(&self.core));
         self.core.reactors.iohandler().spawn("qmp-dispatcher", dispatcher).detach();
+    }
+
+    /// As [`start`](Self::start), but until `x-exit-preconfig` only commands that allow it are
+    /// executed, and the machine must not run.
+    ///
+    /// # Panics
+    /// When the monitor was started before: a mistake in the program.
+    pub fn start_preconfig(&self, machine: Arc<dyn Machine>) {
+        self.core.preconfig.store(true, Ordering::Release);
+        self.start(machine);
+    }
+
+    /// Waits until the machine may run: after [`start_preconfig`](Self::start_preconfig) for
+    /// `x-exit-preconfig`, else not at all.
+    pub async fn preconfig_ended(&self) {
+        loop {
+            let ended = self.core.preconfig_ended.notified();
+            if !self.core.preconfig.load(Ordering::Acquire) {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// An HMP session without a socket, for a terminal or a character device.

@@ -53,6 +53,7 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     ("nographic", "", "serial console and monitor on the terminal (the default)"),
     ("nodefaults", "", "no scratch disk, no default QMP socket, no default console"),
     ("S", "", "do not start the vCPUs; type cont in the monitor"),
+    ("preconfig", "", "wait for x-exit-preconfig before the machine is configured"),
     ("no-reboot", "", "exit when the guest resets"),
     ("no-shutdown", "", "stop, but do not exit, when the guest powers off"),
     ("enable-kvm", "", "accepted; KVM is always used"),

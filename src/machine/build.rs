@@ -23,6 +23,7 @@ pub(crate) struct Prepared {
     pub(super) board: Board,
     pub(super) vcpus: Vcpus,
     pub(super) apic_ids: Vec<u32>,
+    pub(super) cpus_max: u32,
     pub(super) output: Arc<Output>,
     pub(super) requests: Arc<Requests>,
 }
@@ -66,7 +67,8 @@ impl Prepared {
             events: Arc::new(move |event| from_vcpus.vcpu(event)),
         };
         let vcpus = Vcpus::new(&vm, vcpus, state).map_err(|error| error.to_string())?;
-        Ok(Self { platform, ram, boot: Arc::new(boot), board, vcpus, apic_ids, output, requests })
+        let (boot, cpus_max) = (Arc::new(boot), vm.max_vcpus());
+        Ok(Self { platform, ram, boot, board, vcpus, apic_ids, cpus_max, output, requests })
     }
 }
 

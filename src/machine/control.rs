@@ -1,8 +1,9 @@
 //! What monitors may do with the machine.
 
-use super::Machine;
+use super::{Machine, pci};
 use monitor::event::{Powerdown, ShutdownCause};
-use monitor::{BoxFuture, KvmInfo, QmpError, RunState};
+use monitor::{BoxFuture, Cpu, KvmInfo, MachineInfo, MemorySizeInfo, PciInfo, QmpError, RunState};
+use vcpu::cpuid::Topology;
 
 impl monitor::Machine for Machine {
     fn name(&self) -> Option<String> {
@@ -15,6 +16,41 @@ impl monitor::Machine for Machine {
 
     fn kvm(&self) -> KvmInfo {
         KvmInfo { present: true, enabled: true }
+    }
+
+    fn cpus(&self) -> Vec<Cpu> {
+        let Topology { cores, threads, .. } = self.topology;
+        let (cores, threads) = (cores.max(1), threads.max(1));
+        let cpu = |(thread_id, index): (i32, u32)| Cpu {
+            thread_id,
+            socket: index / threads / cores,
+            core: index / threads % cores,
+            thread: index % threads,
+        };
+        self.vcpus.thread_ids().into_iter().zip(0..).map(cpu).collect()
+    }
+
+    fn memory_size(&self) -> MemorySizeInfo {
+        MemorySizeInfo { base_memory: self.ram_size, plugged_memory: None }
+    }
+
+    fn machine_types(&self) -> Vec<MachineInfo> {
+        vec![MachineInfo {
+            name: "pc".to_owned(),
+            alias: None,
+            is_default: Some(true),
+            cpu_max: self.cpus_max.into(),
+            hotpluggable_cpus: false,
+            numa_mem_supported: false,
+            deprecated: false,
+            default_cpu_type: None,
+            default_ram_id: None,
+            acpi: true,
+        }]
+    }
+
+    fn pci(&self) -> Vec<PciInfo> {
+        vec![pci::root_bus(&self.board.pci, &self.device_ids)]
     }
 
     fn stop(&self) -> BoxFuture<'_, Result<(), QmpError>> {

@@ -7,6 +7,7 @@ mod build;
 mod control;
 mod disks;
 mod life;
+mod pci;
 mod requests;
 
 pub(crate) use build::Prepared;
@@ -26,6 +27,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use vcpu::boot::Boot;
+use vcpu::cpuid::Topology;
 use vcpu::memory::Ram;
 use vcpu::vcpus::Vcpus;
 
@@ -42,6 +44,13 @@ pub(super) struct Machine {
     board: Board,
     vcpus: Vcpus,
     apic_ids: Vec<u32>,
+    topology: Topology,
+    /// vCPUs that this host's KVM takes.
+    cpus_max: u32,
+    /// Bytes.
+    ram_size: u64,
+    /// The ids that the user gave to devices.
+    device_ids: Vec<String>,
     disks: Vec<DiskDevice>,
     events: EventSink,
     requests: Arc<Requests>,
@@ -59,7 +68,8 @@ impl Machine {
         images: Vec<Arc<dyn Disk>>,
         events: EventSink,
     ) -> Result<Self, String> {
-        let Prepared { platform, ram, boot, board, vcpus, apic_ids, requests, .. } = prepared;
+        let Prepared { platform, ram, boot, board, vcpus, apic_ids, cpus_max, requests, .. } =
+            prepared;
         let slots = disks::Slots { cpus: vcpus.count(), reactors, ram: &ram, platform: &platform };
         let mut disks = Vec::new();
         for (disk, image) in config.disks.iter().zip(images) {
@@ -74,6 +84,10 @@ impl Machine {
             board,
             vcpus,
             apic_ids,
+            topology: config.topology,
+            cpus_max,
+            ram_size: config.ram_size,
+            device_ids: config.disks.iter().filter_map(|disk| disk.id.clone()).collect(),
             disks,
             events,
             requests,
@@ -105,7 +119,12 @@ pub(crate) async fn run(
     let machine = Machine::new(prepared, &config, &reactors, images, monitor.events())?;
     let machine = Arc::new(machine);
     listen(&monitor, &config)?;
-    monitor.start(Arc::clone(&machine) as Arc<dyn monitor::Machine>);
+    let controlled = Arc::clone(&machine) as Arc<dyn monitor::Machine>;
+    if config.preconfig {
+        monitor.start_preconfig(controlled);
+    } else {
+        monitor.start(controlled);
+    }
     serve_console(&reactors, &config, &machine, &monitor, &output, console);
     let on_signal = Arc::clone(&requests);
     let signals = reactors.main().spawn("signals", async move {
@@ -114,8 +133,9 @@ pub(crate) async fn run(
             Err(error) => tracing::warn!(%error, "signals cannot be read"),
         }
     });
+    // What no client ends can still be ended by a signal.
+    let _released = select(pin!(monitor.preconfig_ended()), pin!(requests.exit_asked())).await;
     if !config.start_paused {
-        // A wait=on that no client ends can still be ended by a signal.
         let _released = select(pin!(monitor.wait_for_clients()), pin!(requests.exit_asked())).await;
         machine.start().await;
     }

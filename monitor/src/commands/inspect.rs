@@ -68,12 +68,12 @@ pub(crate) fn query_version(_: &Env, (): ()) -> Result<VersionInfo, QmpError> {
 }
 
 pub(crate) fn query_status(env: &Env, (): ()) -> Result<StatusInfo, QmpError> {
-    let status = env.machine()?.run_state();
+    let status = env.core.machine.get().map_or(RunState::Prelaunch, |machine| machine.run_state());
     Ok(StatusInfo { status, running: status.is_running() })
 }
 
 pub(crate) fn query_name(env: &Env, (): ()) -> Result<NameInfo, QmpError> {
-    Ok(NameInfo { name: env.machine()?.name() })
+    Ok(NameInfo { name: env.core.machine.get().and_then(|machine| machine.name()) })
 }
 
 pub(crate) fn query_kvm(env: &Env, (): ()) -> Result<KvmInfo, QmpError> {

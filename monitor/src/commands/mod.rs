@@ -6,10 +6,12 @@
     reason = "handlers have one shape, whether they can fail or not"
 )]
 
+pub(crate) mod guest;
 pub(crate) mod inspect;
 pub(crate) mod monitor;
 pub(crate) mod reactors;
 pub(crate) mod run_state;
+pub(crate) mod schema;
 
 use crate::core::Env;
 use crate::registry::{Qapi, Registry};
@@ -21,7 +23,9 @@ pub(crate) fn registry() -> Registry<Env> {
     monitor::register(&mut registry);
     run_state::register(&mut registry);
     inspect::register(&mut registry);
+    guest::register(&mut registry);
     reactors::register(&mut registry);
+    schema::register(&mut registry);
     registry
 }
 

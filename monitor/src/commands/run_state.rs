@@ -3,7 +3,9 @@
 
 use crate::core::Env;
 use crate::error::QmpError;
+use crate::machine::RunState;
 use crate::registry::{Command, Registry};
+use std::sync::atomic::Ordering;
 
 pub(super) fn register(registry: &mut Registry<Env>) {
     registry.add(Command::coroutine("stop", "Stops all vCPUs.", stop));
@@ -14,6 +16,17 @@ pub(super) fn register(registry: &mut Registry<Env>) {
         "Presses the power button; what the guest makes of it is its own affair.",
         system_powerdown,
     ));
+    registry.add(Command::coroutine(
+        "system_wakeup",
+        "Wakes the guest up from a suspended state.",
+        system_wakeup,
+    ));
+    let exit_preconfig = Command::plain(
+        "x-exit-preconfig",
+        "Ends the state before the machine is configured (-preconfig).",
+        x_exit_preconfig,
+    );
+    registry.add(exit_preconfig.allow_preconfig().features(&["unstable"]));
     let quit = Command::coroutine("quit", "Ends this program.", quit);
     registry.add(quit.allow_preconfig());
 }
@@ -36,6 +49,26 @@ pub(crate) async fn system_reset(env: Env, (): ()) -> Result<(), QmpError> {
 
 pub(crate) async fn system_powerdown(env: Env, (): ()) -> Result<(), QmpError> {
     env.machine()?.system_powerdown().await
+}
+
+pub(crate) async fn system_wakeup(env: Env, (): ()) -> Result<(), QmpError> {
+    let machine = env.machine()?;
+    if !machine.can_wake_up() {
+        return Err(QmpError::generic("wake-up from suspend is not supported by this guest"));
+    }
+    if machine.run_state() != RunState::Suspended {
+        return Err(QmpError::generic("Unable to wake up: guest is not in suspended state"));
+    }
+    machine.system_wakeup().await
+}
+
+pub(crate) fn x_exit_preconfig(env: &Env, (): ()) -> Result<(), QmpError> {
+    if !env.core.preconfig.swap(false, Ordering::AcqRel) {
+        let text = "The command is permitted only before machine initialization";
+        return Err(QmpError::generic(text));
+    }
+    env.core.preconfig_ended.notify_all();
+    Ok(())
 }
 
 pub(crate) async fn quit(env: Env, (): ()) -> Result<(), QmpError> {

@@ -1,5 +1,6 @@
 //! `info`: the queries of QMP as text.
 
+use super::hardware;
 use super::table::HmpCommand;
 use crate::BoxFuture;
 use crate::commands::{inspect, monitor, reactors};
@@ -16,16 +17,40 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         run: |env, _| ready(commands(env)),
     },
     HmpCommand {
+        names: "cpus",
+        params: "",
+        help: "show infos for each CPU",
+        run: |env, _| ready(hardware::cpus(env)),
+    },
+    HmpCommand {
+        names: "iothreads",
+        params: "",
+        help: "show iothreads",
+        run: |env, _| ready(hardware::iothreads(env)),
+    },
+    HmpCommand {
         names: "kvm",
         params: "",
         help: "show KVM information",
         run: |env, _| ready(kvm(env)),
     },
     HmpCommand {
+        names: "memory_size_summary",
+        params: "",
+        help: "show the initially allocated and plugged memory in bytes",
+        run: |env, _| ready(hardware::memory(env)),
+    },
+    HmpCommand {
         names: "name",
         params: "",
         help: "show the current VM name",
         run: |env, _| ready(name(env)),
+    },
+    HmpCommand {
+        names: "pci",
+        params: "",
+        help: "show PCI info",
+        run: |env, _| ready(hardware::pci(env)),
     },
     HmpCommand {
         names: "rcu",
@@ -44,6 +69,12 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         params: "",
         help: "show the current VM status (running|paused)",
         run: |env, _| ready(status(env)),
+    },
+    HmpCommand {
+        names: "uuid",
+        params: "",
+        help: "show the current VM UUID",
+        run: |env, _| ready(hardware::uuid(env)),
     },
     HmpCommand {
         names: "version",

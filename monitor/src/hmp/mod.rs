@@ -4,6 +4,7 @@
 //! coroutine context, as coroutine commands of QMP do, so that it may wait; the session that it
 //! came from waits for it without holding anybody up. There is no nested event loop to run.
 
+mod hardware;
 mod info;
 mod line;
 mod session;

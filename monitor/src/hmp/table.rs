@@ -39,6 +39,12 @@ const COMMANDS: &[HmpCommand] = &[
         run: |env, _| quietly(run_state::cont(env.clone(), ())),
     },
     HmpCommand {
+        names: "exit_preconfig",
+        params: "",
+        help: "exit the preconfig state",
+        run: |env, _| quietly(std::future::ready(run_state::x_exit_preconfig(env, ()))),
+    },
+    HmpCommand {
         names: "help|?",
         params: "[cmd]",
         help: "show the help",
@@ -73,6 +79,12 @@ const COMMANDS: &[HmpCommand] = &[
         params: "",
         help: "reset the system",
         run: |env, _| quietly(run_state::system_reset(env.clone(), ())),
+    },
+    HmpCommand {
+        names: "system_wakeup",
+        params: "",
+        help: "wakeup guest from suspend",
+        run: |env, _| quietly(run_state::system_wakeup(env.clone(), ())),
     },
 ];
 

@@ -38,6 +38,7 @@ pub struct Command<E> {
     arguments: &'static StructInfo,
     returns: Type,
     allow_preconfig: bool,
+    features: &'static [&'static str],
     handler: Handler<E>,
 }
 
@@ -122,6 +123,11 @@ impl<E> Command<E> {
         matches!(self.handler, Handler::Plain { allow_oob: true, .. })
     }
 
+    /// Features that clients may ask for by name, such as `unstable`.
+    pub fn features(&self) -> &'static [&'static str] {
+        self.features
+    }
+
     /// Whether it may run before the machine is configured.
     pub fn allow_preconfig(&self) -> bool {
         self.allow_preconfig
@@ -167,8 +173,16 @@ impl<E, K> Declaration<E, K> {
         returns: Type,
         handler: Handler<E>,
     ) -> Self {
-        let command = Command { name, doc, arguments, returns, allow_preconfig: false, handler };
+        let (allow_preconfig, features) = (false, &[][..]);
+        let command = Command { name, doc, arguments, returns, allow_preconfig, features, handler };
         Self { command, kind: PhantomData }
+    }
+
+    /// The command has these features.
+    #[must_use]
+    pub fn features(mut self, features: &'static [&'static str]) -> Self {
+        self.command.features = features;
+        self
     }
 
     /// The command may run before the machine is configured.

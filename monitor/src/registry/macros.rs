@@ -26,6 +26,7 @@ macro_rules! qapi_struct {
         }
     ) => {
         $(#[doc = $doc])*
+        #[allow(clippy::struct_field_names, reason = "the protocol names the members")]
         #[derive(Clone, Debug, PartialEq)]
         pub struct $name {
             $(
@@ -52,7 +53,7 @@ macro_rules! qapi_struct {
 
             fn write(&self, writer: &mut $crate::wire::Writer) {
                 writer.begin_object();
-                $( $crate::registry::Qapi::write_member(&self.$member, $wire, writer); )*
+                <Self as $crate::registry::QapiStruct>::write_members(self, writer);
                 writer.end_object();
             }
         }
@@ -71,18 +72,22 @@ macro_rules! qapi_struct {
                         },
                     )*
                 ],
+                variants: None,
             };
 
-            #[allow(unused_mut, reason = "a struct may have no members")]
-            fn read_members(
-                mut members: $crate::registry::Members,
+            #[allow(unused_variables, reason = "a struct may have no members")]
+            fn take_members(
+                members: &mut $crate::registry::Members,
                 at: $crate::registry::At<'_>,
             ) -> ::std::result::Result<Self, $crate::QmpError> {
-                let value = Self {
-                    $( $member: $crate::registry::take_member(&mut members, $wire, at)?, )*
-                };
-                $crate::registry::refuse_rest(&members, at)?;
-                Ok(value)
+                Ok(Self {
+                    $( $member: $crate::registry::take_member(members, $wire, at)?, )*
+                })
+            }
+
+            #[allow(unused_variables, reason = "a struct may have no members")]
+            fn write_members(&self, writer: &mut $crate::wire::Writer) {
+                $( $crate::registry::Qapi::write_member(&self.$member, $wire, writer); )*
             }
         }
     };

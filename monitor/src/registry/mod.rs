@@ -5,6 +5,7 @@
 mod command;
 mod macros;
 mod qapi;
+pub mod schema;
 mod types;
 
 #[cfg(test)]
@@ -12,9 +13,10 @@ mod tests;
 
 pub(crate) use command::Handler;
 pub use command::{Command, Declaration, Kind, markers};
+pub(crate) use qapi::write_list;
 pub use qapi::{At, Members, Qapi, QapiStruct, mistyped, refuse_rest, take_member, unknown_word};
 pub use serde_json::Value;
-pub use types::{EnumInfo, MemberInfo, StructInfo, Type};
+pub use types::{EnumInfo, EventInfo, MemberInfo, StructInfo, Type, VariantsInfo};
 
 use std::collections::BTreeMap;
 

@@ -40,8 +40,18 @@ pub trait QapiStruct: Qapi {
     /// The description.
     const INFO: &'static StructInfo;
 
-    /// Reads it from its members.
-    fn read_members(members: Members, at: At<'_>) -> Result<Self, QmpError>;
+    /// Takes its members out of `members` and reads them.
+    fn take_members(members: &mut Members, at: At<'_>) -> Result<Self, QmpError>;
+
+    /// Reads it from members that are all its own.
+    fn read_members(mut members: Members, at: At<'_>) -> Result<Self, QmpError> {
+        let value = Self::take_members(&mut members, at)?;
+        refuse_rest(&members, at)?;
+        Ok(value)
+    }
+
+    /// Writes its members into an object that was begun.
+    fn write_members(&self, writer: &mut Writer);
 }
 
 /// Where in the arguments a value was found, for messages: `keys[0].data`.
@@ -98,6 +108,16 @@ pub fn unknown_word(at: At<'_>, word: &str) -> QmpError {
         _ => format!("Parameter '{at}' does not accept value '{word}'"),
     };
     QmpError::generic(text)
+}
+
+/// Writes a list.
+pub(crate) fn write_list<T: Qapi>(elements: &[T], writer: &mut Writer) {
+    writer.begin_array();
+    for element in elements {
+        writer.element();
+        element.write(writer);
+    }
+    writer.end_array();
 }
 
 impl Qapi for String {
@@ -188,12 +208,7 @@ impl<T: Qapi> Qapi for Vec<T> {
     }
 
     fn write(&self, writer: &mut Writer) {
-        writer.begin_array();
-        for element in self {
-            writer.element();
-            element.write(writer);
-        }
-        writer.end_array();
+        write_list(self, writer);
     }
 }
 
@@ -240,9 +255,12 @@ impl Qapi for () {
 }
 
 impl QapiStruct for () {
-    const INFO: &'static StructInfo = &StructInfo { name: "", doc: "", members: &[] };
+    const INFO: &'static StructInfo =
+        &StructInfo { name: "", doc: "", members: &[], variants: None };
 
-    fn read_members(members: Members, at: At<'_>) -> Result<Self, QmpError> {
-        refuse_rest(&members, at)
+    fn take_members(_: &mut Members, _: At<'_>) -> Result<Self, QmpError> {
+        Ok(())
     }
+
+    fn write_members(&self, _: &mut Writer) {}
 }

@@ -39,8 +39,19 @@ pub struct StructInfo {
     pub name: &'static str,
     /// Documentation.
     pub doc: &'static str,
-    /// The members in their order.
+    /// The members in their order; those that every variant has, where there are variants.
     pub members: &'static [MemberInfo],
+    /// More members, depending on one of them.
+    pub variants: Option<VariantsInfo>,
+}
+
+/// Members that depend on the value of another one.
+#[derive(Debug)]
+pub struct VariantsInfo {
+    /// The member that decides, an enumeration.
+    pub tag: &'static str,
+    /// The members for each of its words.
+    pub cases: &'static [(&'static str, &'static StructInfo)],
 }
 
 /// A member of an object.
@@ -54,4 +65,13 @@ pub struct MemberInfo {
     pub ty: Type,
     /// Whether it may be absent.
     pub optional: bool,
+}
+
+/// An event.
+#[derive(Debug)]
+pub struct EventInfo {
+    /// The name on the wire.
+    pub name: &'static str,
+    /// The members of its `data`, and its documentation.
+    pub data: &'static StructInfo,
 }

@@ -48,6 +48,21 @@ fn lines_answer_as_those_of_qemu() {
             ("help foo", "unknown command: 'foo'\r\n"),
             ("info kvm", "kvm support: enabled\r\n"),
             ("info name", "fake\r\n"),
+            ("info cpus", "* CPU #0: thread_id=101\r\n  CPU #1: thread_id=102\r\n"),
+            ("info memory_size_summary", "base memory: 67108864\r\nplugged memory: 0\r\n"),
+            ("info iothreads", ""),
+            ("info uuid", "00000000-0000-0000-0000-000000000000\r\n"),
+            (
+                "info pci",
+                "  Bus  0, device   3, function 0:\r\n    SCSI controller: PCI device 1af4:1042\r\n      \
+                 PCI subsystem 1af4:1100\r\n      IRQ 11, pin A\r\n      BAR0: I/O (not mapped)\r\n      \
+                 BAR4: 64 bit prefetchable memory at 0xfebf0000 [0xfebf0fff].\r\n      id \"disk0\"\r\n",
+            ),
+            ("system_wakeup", "Error: Unable to wake up: guest is not in suspended state\r\n"),
+            (
+                "exit_preconfig",
+                "Error: The command is permitted only before machine initialization\r\n",
+            ),
         ];
         for (line, output) in cases {
             assert_eq!(hmp(&mut client, line), output, "for {line:?}");

@@ -7,4 +7,8 @@ mod flow;
 mod human;
 mod life;
 mod negotiation;
+mod preconfig;
+mod qemu;
+mod queries;
+mod schema;
 mod stage;

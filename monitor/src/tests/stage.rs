@@ -4,10 +4,13 @@ use super::client::Client;
 use crate::EventSink;
 use crate::core::{Core, Env};
 use crate::event::{self, ShutdownCause};
-use crate::machine::{KvmInfo, Machine, RunState};
+use crate::machine::{Cpu, KvmInfo, Machine, RunState};
 use crate::registry::{Command, Registry};
 use crate::wire::Style;
-use crate::{BoxFuture, Endpoint, Monitor, QmpError, commands, qapi_struct};
+use crate::{
+    BoxFuture, Endpoint, MemorySizeInfo, Monitor, PciDeviceClass, PciDeviceId, PciDeviceInfo,
+    PciInfo, PciMemoryRegion, QmpError, commands, qapi_struct,
+};
 use reactor::Reactors;
 use reactor::sync::{Notify, oneshot};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -201,6 +204,57 @@ impl Machine for FakeMachine {
 
     fn kvm(&self) -> KvmInfo {
         KvmInfo { enabled: true, present: true }
+    }
+
+    fn cpus(&self) -> Vec<Cpu> {
+        let cpu = |(n, thread_id)| Cpu { thread_id, socket: 0, core: n, thread: 0 };
+        (0..).zip([101, 102]).map(cpu).collect()
+    }
+
+    fn memory_size(&self) -> MemorySizeInfo {
+        MemorySizeInfo { base_memory: 64 << 20, plugged_memory: Some(0) }
+    }
+
+    fn can_wake_up(&self) -> bool {
+        true
+    }
+
+    fn pci(&self) -> Vec<PciInfo> {
+        let region = |bar, ty: &str, address, prefetch, wide| PciMemoryRegion {
+            bar,
+            ty: ty.to_owned(),
+            address,
+            size: 0x1000,
+            prefetch,
+            mem_type_64: wide,
+        };
+        let device = PciDeviceInfo {
+            bus: 0,
+            slot: 3,
+            function: 0,
+            class_info: PciDeviceClass::new(0x0100),
+            id: PciDeviceId {
+                device: 0x1042,
+                vendor: 0x1af4,
+                subsystem: Some(0x1100),
+                subsystem_vendor: Some(0x1af4),
+            },
+            irq: Some(11),
+            irq_pin: 1,
+            qdev_id: "disk0".to_owned(),
+            regions: vec![
+                region(0, "io", -1, None, None),
+                region(4, "memory", 0xfebf_0000, Some(true), Some(true)),
+            ],
+        };
+        vec![PciInfo { bus: 0, devices: vec![device] }]
+    }
+
+    fn system_wakeup(&self) -> BoxFuture<'_, Result<(), QmpError>> {
+        Box::pin(in_main(|| {
+            self.set(RunState::Running);
+            Ok(())
+        }))
     }
 
     fn stop(&self) -> BoxFuture<'_, Result<(), QmpError>> {

@@ -128,6 +128,11 @@ impl Writer {
         self.out.extend_from_slice(b"null");
     }
 
+    /// A value that was written before, in the same layout and from the same depth.
+    pub(crate) fn raw(&mut self, json: &[u8]) {
+        self.out.extend_from_slice(json);
+    }
+
     /// Any value. Recurses as deep as the value.
     pub fn value(&mut self, value: &Value) {
         match value {

@@ -1,0 +1,100 @@
+//! `info` about the hardware that the guest sees, in the layouts of QEMU.
+
+use crate::commands::guest::{self, PciDeviceInfo, PciMemoryRegion};
+use crate::core::Env;
+use crate::error::QmpError;
+use std::fmt::Write as _;
+
+pub(super) fn cpus(env: &Env) -> Result<String, QmpError> {
+    let mut text = String::new();
+    for cpu in guest::query_cpus_fast(env, ())? {
+        // The monitor's own CPU is the first one.
+        let mark = if cpu.cpu_index == 0 { '*' } else { ' ' };
+        let _ = writeln!(text, "{mark} CPU #{}: thread_id={}", cpu.cpu_index, cpu.thread_id);
+    }
+    Ok(text)
+}
+
+pub(super) fn iothreads(env: &Env) -> Result<String, QmpError> {
+    let mut text = String::new();
+    for thread in guest::query_iothreads(env, ())? {
+        let _ = writeln!(
+            text,
+            "{}:\n  thread_id={}\n  poll-max-ns={}\n  poll-grow={}\n  poll-shrink={}\n  \
+             aio-max-batch={}",
+            thread.id,
+            thread.thread_id,
+            thread.poll_max_ns,
+            thread.poll_grow,
+            thread.poll_shrink,
+            thread.aio_max_batch
+        );
+    }
+    Ok(text)
+}
+
+pub(super) fn memory(env: &Env) -> Result<String, QmpError> {
+    let size = guest::query_memory_size_summary(env, ())?;
+    let mut text = format!("base memory: {}\n", size.base_memory);
+    if let Some(plugged) = size.plugged_memory {
+        let _ = writeln!(text, "plugged memory: {plugged}");
+    }
+    Ok(text)
+}
+
+pub(super) fn uuid(env: &Env) -> Result<String, QmpError> {
+    Ok(format!("{}\n", guest::query_uuid(env, ())?.uuid))
+}
+
+pub(super) fn pci(env: &Env) -> Result<String, QmpError> {
+    let mut text = String::new();
+    for device in guest::query_pci(env, ())?.iter().flat_map(|bus| &bus.devices) {
+        function(&mut text, device);
+    }
+    Ok(text)
+}
+
+fn function(text: &mut String, device: &PciDeviceInfo) {
+    let _ = writeln!(
+        text,
+        "  Bus {:2}, device {:3}, function {}:",
+        device.bus, device.slot, device.function
+    );
+    let _ = match &device.class_info.desc {
+        Some(desc) => write!(text, "    {desc}"),
+        None => write!(text, "    Class {:04}", device.class_info.class),
+    };
+    let id = &device.id;
+    let _ = writeln!(text, ": PCI device {:04x}:{:04x}", id.vendor, id.device);
+    if let (Some(vendor), Some(subsystem)) = (id.subsystem_vendor, id.subsystem) {
+        let _ = writeln!(text, "      PCI subsystem {vendor:04x}:{subsystem:04x}");
+    }
+    let pin = usize::try_from(device.irq_pin).ok().and_then(|pin| pin.checked_sub(1));
+    if let (Some(irq), Some(pin)) = (device.irq, pin.and_then(|pin| b"ABCD".get(pin))) {
+        let _ = writeln!(text, "      IRQ {irq}, pin {}", char::from(*pin));
+    }
+    for bar in &device.regions {
+        region(text, bar);
+    }
+    let _ = writeln!(text, "      id \"{}\"", device.qdev_id);
+}
+
+fn region(text: &mut String, bar: &PciMemoryRegion) {
+    let _ = write!(text, "      BAR{}: ", bar.bar);
+    let _ = match (bar.mem_type_64, bar.prefetch) {
+        (Some(wide), prefetch) => {
+            let bits = if wide { 64 } else { 32 };
+            let prefetch = if prefetch == Some(true) { " prefetchable" } else { "" };
+            write!(text, "{bits} bit{prefetch} memory")
+        }
+        (None, _) => write!(text, "I/O"),
+    };
+    let _ = match bar.address {
+        -1 => writeln!(text, " (not mapped)"),
+        base => {
+            let last = base.saturating_add(bar.size - 1);
+            let digits = if bar.mem_type_64.is_some() { 8 } else { 4 };
+            writeln!(text, " at 0x{base:0digits$x} [0x{last:0digits$x}].")
+        }
+    };
+}
