@@ -9,22 +9,7 @@ use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 fn main() {
-    // The benches are bound to one CPU: what is measured is the code, not the scheduler.
-    let cpu = reactor::allowed_cpus().ok().and_then(|cpus| cpus.first().copied());
-    if let Some(cpu) = cpu {
-        pin_to(cpu);
-    }
     divan::main();
-}
-
-fn pin_to(cpu: usize) {
-    // SAFETY: an all-zero set is a valid empty one; the call reads it and keeps nothing.
-    let pinned = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
-    };
-    assert_eq!(pinned, 0, "the process may run on its own CPUs");
 }
 
 #[divan::bench_group(sample_count = 200, sample_size = 10_000)]
@@ -85,23 +70,27 @@ mod read {
     }
 
     /// What a vCPU's exit does: one section, one look-up in a published table.
-    #[divan::bench]
+    #[divan::bench(threads = [1, 2])]
     fn look_up_in_a_cell(bencher: Bencher) {
-        let map: BTreeMap<u64, u64> = (0..16).map(|n| (n * 0x1000, n)).collect();
-        let cell = rcu::RcuCell::new(map);
-        bencher.bench_local(|| {
+        let cell = rcu::RcuCell::new(table());
+        bencher.bench(|| {
             let guard = rcu::read();
-            cell.read(&guard).range(..=black_box(0x4321)).next_back().map(|(_, n)| *n)
+            look_up(cell.read(&guard))
         });
     }
 
-    #[divan::bench]
+    #[divan::bench(threads = [1, 2])]
     fn look_up_in_a_std_rwlock(bencher: Bencher) {
-        let map: BTreeMap<u64, u64> = (0..16).map(|n| (n * 0x1000, n)).collect();
-        let lock = RwLock::new(map);
-        bencher.bench_local(|| {
-            lock.read().unwrap().range(..=black_box(0x4321)).next_back().map(|(_, n)| *n)
-        });
+        let lock = RwLock::new(table());
+        bencher.bench(|| look_up(&lock.read().unwrap()));
+    }
+
+    fn table() -> BTreeMap<u64, u64> {
+        (0..16).map(|n| (n * 0x1000, n)).collect()
+    }
+
+    fn look_up(table: &BTreeMap<u64, u64>) -> Option<u64> {
+        table.range(..=black_box(0x4321)).next_back().map(|(_, n)| *n)
     }
 
     #[divan::bench]

@@ -69,12 +69,7 @@ pub async fn throttle_call_rcu_co() {
 /// On a reactor, inside a read-side section and in a callback: each would wait for itself.
 #[track_caller]
 pub fn drain_call_rcu() {
-    assert!(
-        !reactor::on_reactor(),
-        "drain_call_rcu() blocks: on a reactor, await drain_call_rcu_co() instead"
-    );
-    assert!(!is_pinned(), "drain_call_rcu() inside a read-side section would wait for itself");
-    assert!(!worker::is_current_thread(), "drain_call_rcu() in a callback would wait for itself");
+    assert_may_block();
     let Some(drained) = Drained::of_everything_queued() else { return };
     let mut drained = pin!(drained);
     let waker = worker::unpark_waker();
@@ -82,6 +77,29 @@ pub fn drain_call_rcu() {
     while drained.as_mut().poll(&mut cx).is_pending() {
         std::thread::park();
     }
+}
+
+/// As [`throttle_call_rcu_co`], for threads outside reactors: blocks while too many callbacks are pending. To be called by a
+/// vCPU thread that publishes on its guest's orders, once its section has ended.
+///
+/// # Panics
+/// As [`drain_call_rcu`].
+#[track_caller]
+pub fn throttle_call_rcu() {
+    assert_may_block();
+    while DOMAIN.is_crowded() {
+        drain_call_rcu();
+    }
+}
+
+#[track_caller]
+fn assert_may_block() {
+    assert!(
+        !reactor::on_reactor(),
+        "waiting for RCU callbacks blocks: on a reactor, await the function whose name ends in _co"
+    );
+    assert!(!is_pinned(), "waiting for RCU callbacks inside a read-side section would never end");
+    assert!(!worker::is_current_thread(), "waiting for RCU callbacks in one would never end");
 }
 
 /// Waits for a batch to be complete.

@@ -106,8 +106,12 @@ impl Bell {
         self.clear(mark);
     }
 
-    /// Wakes the waiting side whatever the readers do. Any thread.
-    pub(crate) fn wake(&self) {
-        self.waker.wake();
+    /// Wakes the waiting side, whatever the readers do, if it waits. It looks for what has changed after `ask`.
+    pub(crate) fn wake_waiting(&self) {
+        // Pairs with the fence in `ask`.
+        fence(Ordering::SeqCst);
+        if self.outstanding.load(Ordering::Relaxed) > 0 {
+            self.waker.wake();
+        }
     }
 }

@@ -89,7 +89,7 @@ impl Domain {
         }
         if pending == self.settings.pending_max() {
             // Beyond the bound from now on: a grace period that waits shall hurry.
-            self.bell.wake();
+            self.bell.wake_waiting();
         }
     }
 

@@ -59,7 +59,7 @@ impl Grace {
         let token = move || {
             // Release pairs with the Acquire in `is_over`.
             DOMAIN.passed.fetch_max(number, Ordering::Release);
-            DOMAIN.bell.wake();
+            DOMAIN.bell.wake_waiting();
         };
         with_local(|local| local.defer(token)).expect("a worker's thread has its storage");
         Self {
@@ -96,7 +96,7 @@ impl Grace {
     pub(crate) fn poll(&mut self, waker: &Waker) -> Wait {
         // Before the readers are looked at: who leaves after that wakes.
         DOMAIN.bell.register(waker);
-        self.laggards.retain(|laggard| laggard.pinned.is_still());
+        self.forget_who_left();
         if self.laggards.is_empty() {
             if self.advance() || self.advance() || self.spin() {
                 return self.over();
@@ -111,6 +111,17 @@ impl Grace {
         }
         DOMAIN.stats.sleeps.fetch_add(1, Ordering::Relaxed);
         self.watch()
+    }
+
+    fn forget_who_left(&mut self) {
+        self.laggards.retain(|laggard| {
+            let still = laggard.pinned.is_still();
+            if !still {
+                // It may be about to answer, or have missed the mark (`doubtful`): one of us counts it down.
+                DOMAIN.bell.take_back(&laggard.pinned.record.mark);
+            }
+            still
+        });
     }
 
     fn over(&mut self) -> Wait {
@@ -143,8 +154,16 @@ impl Grace {
                 DOMAIN.bell.take_back(&pinned.record.mark);
             }
         }
-        if self.laggards.is_empty() { Wait::Again } else { Wait::Until(now) }
+        if self.is_over() {
+            // Somebody else has moved the epoch on, perhaps without seeing us wait.
+            Wait::Over
+        } else if self.laggards.is_empty() {
+            Wait::Again
+        } else {
+            Wait::Until(now)
+        }
     }
+
     /// Keeps an eye on the readers in the way; tells when to look at them again.
     fn watch(&mut self) -> Wait {
         let now = Instant::now();

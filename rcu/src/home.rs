@@ -8,7 +8,7 @@ use crate::handover::Active;
 use crate::leader::Leadership;
 use crate::local::with_local;
 use crate::part::Part;
-use crate::primitive::{AtomicPtr, AtomicWaker};
+use crate::primitive::{AtomicBool, AtomicPtr, AtomicWaker, Ordering};
 use crate::worker;
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -40,8 +40,15 @@ pub(crate) struct Home {
     /// The worker's waker.
     pub(crate) waker: AtomicWaker,
     pub(crate) drains: Drains,
-    /// The shared home's: what its thread starts with, until it has been started.
-    thread: Option<Mutex<Option<mpsc::Receiver<Mail>>>>,
+    /// The shared home's thread.
+    thread: Option<Start>,
+}
+
+/// A thread that is started at the first use.
+struct Start {
+    started: AtomicBool,
+    /// What it starts with.
+    mail: Mutex<Option<mpsc::Receiver<Mail>>>,
 }
 
 impl Active for Home {
@@ -58,7 +65,10 @@ impl Home {
             mail,
             waker: AtomicWaker::new(),
             drains: Drains::default(),
-            thread: thread.map(|receiver| Mutex::new(Some(receiver))),
+            thread: thread.map(|receiver| Start {
+                started: AtomicBool::new(false),
+                mail: Mutex::new(Some(receiver)),
+            }),
         })
     }
 
@@ -88,23 +98,34 @@ impl Home {
     /// Starts the shared home's thread at the first use. Where the system refuses, the mail stays and the
     /// next use tries again.
     fn start_thread(&self) {
-        let Some(thread) = &self.thread else { return };
-        let mut receiver = thread.lock().unwrap_or_else(PoisonError::into_inner);
-        if receiver.is_none() {
+        if let Some(start) = &self.thread
+            && !start.started.load(Ordering::Relaxed)
+        {
+            start.start();
+        }
+    }
+}
+
+impl Start {
+    #[cold]
+    fn start(&self) {
+        let mut mail = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
+        if mail.is_none() {
             return;
         }
-        let (start, started) = mpsc::channel();
+        let (hand_over, handed_over) = mpsc::channel();
         let body = move || {
-            if let Ok(mail) = started.recv() {
+            if let Ok(mail) = handed_over.recv() {
                 worker::run_thread(&DOMAIN.shared, mail);
             }
         };
         match std::thread::Builder::new().name("rcu".into()).spawn(body) {
             Ok(_detached) => {
-                if let Some(mail) = receiver.take() {
+                if let Some(mail) = mail.take() {
                     // Its thread waits for this.
-                    let _sent = start.send(mail);
+                    let _sent = hand_over.send(mail);
                 }
+                self.started.store(true, Ordering::Relaxed);
             }
             Err(error) => tracing::error!(%error, "the RCU thread cannot be started"),
         }

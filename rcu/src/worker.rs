@@ -12,12 +12,14 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Callbacks run before others in the context get their turn.
-const CHUNK: usize = 256;
+/// Callbacks run between two looks at the clock.
+const CHUNK: usize = 64;
+/// Time for callbacks before others in the context get their turn.
+const BUDGET: Duration = Duration::from_micros(200);
 /// The same while more callbacks are pending than the bound allows.
-const CHUNK_CROWDED: usize = 4096;
+const BUDGET_CROWDED: Duration = Duration::from_millis(2);
 
 /// What to do next.
 enum Next {
@@ -49,13 +51,24 @@ impl Worker {
             }
         }
         let next = self.lead(waker);
-        let chunk = if DOMAIN.is_crowded() { CHUNK_CROWDED } else { CHUNK };
-        if let Some(part) = self.parts.front_mut()
-            && part.run(chunk)
-        {
-            self.parts.pop_front();
-        }
+        self.run_callbacks();
         if self.parts.is_empty() { next } else { Next::Again }
+    }
+
+    fn run_callbacks(&mut self) {
+        if self.parts.is_empty() {
+            return;
+        }
+        let budget = if DOMAIN.is_crowded() { BUDGET_CROWDED } else { BUDGET };
+        let until = Instant::now() + budget;
+        while let Some(part) = self.parts.front_mut() {
+            if part.run(CHUNK) {
+                self.parts.pop_front();
+            }
+            if Instant::now() >= until {
+                return;
+            }
+        }
     }
 
     fn lead(&mut self, waker: &Waker) -> Next {
@@ -144,9 +157,26 @@ pub(crate) fn is_current_thread() -> bool {
     IS_RCU_THREAD.get()
 }
 
+/// The thread was started by whichever came first, a pinned core or a vCPU perhaps: it takes the main thread's CPUs
+/// instead of that one's, and no signals.
+fn leave_the_starter() {
+    // SAFETY: the sets are valid for the calls, which fill or read them and keep nothing; an all-zero CPU set is a
+    // valid empty one. Where a call fails, the thread stays as it was started.
+    unsafe {
+        let mut signals: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut signals);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const signals, std::ptr::null_mut());
+        let mut cpus: libc::cpu_set_t = std::mem::zeroed();
+        if libc::sched_getaffinity(libc::getpid(), size_of_val(&cpus), &raw mut cpus) == 0 {
+            libc::sched_setaffinity(0, size_of_val(&cpus), &raw const cpus);
+        }
+    }
+}
+
 /// Serves the shared home for the rest of the process's life.
 pub(crate) fn run_thread(home: &Arc<Home>, mail: mpsc::Receiver<Mail>) {
     IS_RCU_THREAD.set(true);
+    leave_the_starter();
     let waker = unpark_waker();
     let mut worker = Worker::new(Arc::clone(home), mail);
     loop {

