@@ -6,12 +6,13 @@ use crate::error::{ErrorClass, QmpError};
 use crate::machine::Machine;
 use crate::registry::{Command, Registry};
 use crate::session::Session;
+use crate::session::descriptors::FdSets;
 use crate::session::dispatcher::Dispatcher;
 use crate::session::hub::Hub;
 use reactor::Reactors;
 use reactor::sync::{Mutex, Notify};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 /// One monitor.
 pub(crate) struct Core {
@@ -25,8 +26,21 @@ pub(crate) struct Core {
     /// The machine waits for `x-exit-preconfig`.
     pub(crate) preconfig: AtomicBool,
     pub(crate) preconfig_ended: Notify,
+    /// Held for moments only.
+    pub(crate) fdsets: std::sync::Mutex<FdSets>,
     /// Made when first asked for.
     pub(crate) schema: OnceLock<Introspection>,
+}
+
+impl Core {
+    /// After the end of a session: the sets of descriptors go with the last one, unless the machine
+    /// is still being put together, as in QEMU.
+    pub(crate) fn forget_fdsets(&self) {
+        let running = self.machine.get().is_some_and(|machine| machine.run_state().is_running());
+        if running && self.hub.sessions().is_empty() {
+            self.fdsets.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
 }
 
 /// What command handlers get besides their arguments.

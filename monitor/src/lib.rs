@@ -39,6 +39,7 @@ pub use monitor::Monitor;
 pub use session::endpoint::{Address, Endpoint, EndpointError};
 pub use session::hub::EventSink;
 pub use session::listener::ListenError;
+pub use session::peer::AllowList;
 
 use std::pin::Pin;
 

@@ -9,6 +9,7 @@ use crate::session::dispatcher::{self, Dispatcher};
 use crate::session::endpoint::{Address, Endpoint};
 use crate::session::hub::{EventSink, Hub};
 use crate::session::listener::{self, ListenError, Listening};
+use crate::session::peer::{AllowList, Peer};
 use crate::session::serve::serve;
 use crate::wire::Style;
 use reactor::sync::Notify;
@@ -30,6 +31,13 @@ enum Protocol {
 pub struct Monitor {
     core: Arc<Core>,
     servers: Mutex<Vec<Server>>,
+}
+
+/// What a socket is for.
+struct Served {
+    protocol: Protocol,
+    address: Address,
+    allow: AllowList,
 }
 
 /// A listening socket and the task that accepts on it.
@@ -61,6 +69,7 @@ impl Monitor {
             machine: OnceLock::new(),
             preconfig: AtomicBool::new(false),
             preconfig_ended: Notify::new(),
+            fdsets: Mutex::default(),
             schema: OnceLock::new(),
             reactors: reactors.clone(),
         };
@@ -93,9 +102,10 @@ impl Monitor {
     fn listen(&self, endpoint: &Endpoint, protocol: Protocol) -> Result<Address, ListenError> {
         let listening = listener::open(&endpoint.address)?;
         let address = listening.address.clone();
+        let served = Served { protocol, address: address.clone(), allow: endpoint.allow.clone() };
         let first_client = endpoint.wait.then(Arc::<FirstClient>::default);
         let accepting =
-            accept(Arc::clone(&self.core), listening.fd.clone(), protocol, first_client.clone());
+            accept(Arc::clone(&self.core), listening.fd.clone(), served, first_client.clone());
         let monitor = self.core.reactors.monitor();
         let server = Server {
             _accepting: CancelOnDrop::new(monitor.spawn("monitor-accept", accepting)),
@@ -183,11 +193,29 @@ impl Monitor {
     }
 }
 
+impl Served {
+    /// Whether a client may stay; says so in the log.
+    fn admits(&self, peer: Option<Peer>) -> bool {
+        let address = &self.address;
+        match peer {
+            None => tracing::info!(%address, "a monitor client has connected"),
+            Some(peer) if self.allow.admits(peer) => {
+                tracing::info!(%address, %peer, "a monitor client has connected");
+            }
+            Some(peer) => {
+                tracing::warn!(%address, %peer, "a monitor client is not allowed to connect");
+                return false;
+            }
+        }
+        true
+    }
+}
+
 /// Accepts clients for ever. In the monitor context.
 async fn accept(
     core: Arc<Core>,
     listening: Fd,
-    protocol: Protocol,
+    served: Served,
     first_client: Option<Arc<FirstClient>>,
 ) {
     /// After an error that time may cure, such as no free descriptor.
@@ -203,14 +231,18 @@ async fn accept(
                 continue;
             }
         };
+        let peer = Peer::of(&fd);
+        if !served.admits(peer) {
+            continue;
+        }
         if let Some(first) = &first_client {
             first.came.store(true, Ordering::Release);
             first.notify.notify_one();
         }
-        match protocol {
+        match served.protocol {
             Protocol::Qmp(style) => {
                 send_small_packets_at_once(&fd);
-                monitor.spawn("qmp-session", serve(Arc::clone(&core), fd, style)).detach();
+                monitor.spawn("qmp-session", serve(Arc::clone(&core), fd, peer, style)).detach();
             }
             Protocol::Hmp => {
                 let session = HmpSession::new(Arc::clone(&core), Echo::Off);

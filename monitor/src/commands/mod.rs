@@ -6,12 +6,14 @@
     reason = "handlers have one shape, whether they can fail or not"
 )]
 
+pub(crate) mod descriptors;
 pub(crate) mod guest;
 pub(crate) mod inspect;
 pub(crate) mod monitor;
 pub(crate) mod reactors;
 pub(crate) mod run_state;
 pub(crate) mod schema;
+pub(crate) mod sessions;
 
 use crate::core::Env;
 use crate::registry::{Qapi, Registry};
@@ -26,6 +28,8 @@ pub(crate) fn registry() -> Registry<Env> {
     guest::register(&mut registry);
     reactors::register(&mut registry);
     schema::register(&mut registry);
+    descriptors::register(&mut registry);
+    sessions::register(&mut registry);
     registry
 }
 

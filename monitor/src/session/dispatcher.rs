@@ -18,8 +18,8 @@ use crate::core::{Core, Env};
 use crate::dispatch::{self, BadRequest, Request, qmp_dispatch, qmp_dispatch_co, refuse};
 use crate::error::QmpError;
 use crate::registry::{Kind, Value};
-use reactor::hop;
 use reactor::sync::{Notify, oneshot};
+use reactor::{Fd, hop};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Requests that may wait for a session before reading stops, as in QEMU.
@@ -33,6 +33,8 @@ struct Job {
     session: Arc<Session>,
     kind: Kind,
     request: Result<Request, BadRequest>,
+    /// Came with it.
+    fds: Vec<Fd>,
 }
 
 #[derive(Default)]
@@ -73,10 +75,11 @@ impl Dispatcher {
         core: &Core,
         session: &Arc<Session>,
         request: Result<Request, BadRequest>,
+        fds: Vec<Fd>,
     ) {
         let kind =
             request.as_ref().map_or(Kind::Plain, |request| dispatch::kind(&core.registry, request));
-        let job = Job { session: Arc::clone(session), kind, request };
+        let job = Job { session: Arc::clone(session), kind, request, fds };
         self.lock().fair.push(session.id, job);
         self.wake.notify_one();
     }
@@ -99,6 +102,11 @@ impl Dispatcher {
         } else {
             state.fair.is_idle(session.id)
         }
+    }
+
+    /// Requests of the session that wait.
+    pub(crate) fn depth(&self, session: &Session) -> usize {
+        self.lock().fair.depth(session.id)
     }
 
     pub(crate) fn is_idle(&self, session: &Session) -> bool {
@@ -155,10 +163,11 @@ impl Dispatcher {
 pub(crate) async fn monitor_qmp_dispatch(core: Arc<Core>) {
     debug_assert!(core.reactors.iohandler().is_current());
     loop {
-        let Some(Job { session, kind, request }) = core.dispatcher.next() else {
+        let Some(Job { session, kind, request, fds }) = core.dispatcher.next() else {
             core.dispatcher.wake.notified().await;
             continue;
         };
+        session.hand_over(fds);
         let mut running = Running::new(&core, session, kind, &request);
         match (request, kind) {
             (Err(bad), _) => {

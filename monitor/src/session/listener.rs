@@ -47,6 +47,7 @@ pub(crate) struct Listening {
 pub(crate) fn open(address: &Address) -> Result<Listening, ListenError> {
     match address {
         Address::Unix(path) => open_unix(address, path),
+        Address::Abstract(name) => open_abstract(address, name),
         Address::Tcp(to) => open_tcp(address, *to),
     }
 }
@@ -70,6 +71,24 @@ fn open_unix(address: &Address, path: &Path) -> Result<Listening, ListenError> {
     let file = SocketFile::new(path).map_err(|error| os("look at the socket", error))?;
     listen(&fd, Backlog::MAXCONN).map_err(errno("listen"))?;
     Ok(Listening { fd: fd.into(), address: address.clone(), _file: Some(file) })
+}
+
+/// The kernel refuses a name that is taken, and gives it back when the socket is closed.
+fn open_abstract(address: &Address, name: &str) -> Result<Listening, ListenError> {
+    let os = |what, error: nix::Error| ListenError::Os {
+        address: address.clone(),
+        what,
+        source: error.into(),
+    };
+    let named =
+        UnixAddr::new_abstract(name.as_bytes()).map_err(|error| os("use the name", error))?;
+    let fd = stream_socket().map_err(|error| os("make a socket", error))?;
+    bind(fd.as_raw_fd(), &named).map_err(|error| match error {
+        nix::Error::EADDRINUSE => ListenError::Live(address.clone()),
+        error => os("bind", error),
+    })?;
+    listen(&fd, Backlog::MAXCONN).map_err(|error| os("listen", error))?;
+    Ok(Listening { fd: fd.into(), address: address.clone(), _file: None })
 }
 
 fn stream_socket() -> nix::Result<OwnedFd> {

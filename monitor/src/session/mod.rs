@@ -1,20 +1,25 @@
 //! Management connections. Sockets, parsing, events and out-of-band commands live in the
 //! *monitor* context; replies are sent from the context that has them, without waiting.
 
+pub(crate) mod descriptors;
 pub(crate) mod dispatcher;
 pub(crate) mod endpoint;
 pub(crate) mod fair;
 pub(crate) mod hub;
 pub(crate) mod listener;
 mod outbox;
+pub(crate) mod peer;
 pub(crate) mod serve;
 
 use crate::wire::Style;
+use descriptors::Descriptors;
 use outbox::{Class, Outbox};
+use peer::Peer;
 use reactor::sync::Notify;
 use reactor::{Context, Fd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// A QMP connection.
 pub(crate) struct Session {
@@ -26,10 +31,13 @@ pub(crate) struct Session {
     oob: AtomicBool,
     /// Something that reading may be waiting for has changed. Only the reader waits for it.
     changed: Notify,
+    peer: Option<Peer>,
+    since: Instant,
+    descriptors: Mutex<Descriptors>,
 }
 
 impl Session {
-    fn new(fd: Fd, style: Style, monitor: Context) -> Arc<Self> {
+    fn new(fd: Fd, peer: Option<Peer>, style: Style, monitor: Context) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -39,7 +47,42 @@ impl Session {
             negotiated: AtomicBool::new(false),
             oob: AtomicBool::new(false),
             changed: Notify::new(),
+            peer,
+            since: Instant::now(),
+            descriptors: Mutex::default(),
         })
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Who is connected; none over TCP.
+    pub(crate) fn peer(&self) -> Option<Peer> {
+        self.peer
+    }
+
+    /// When it began.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Whether out-of-band execution was negotiated.
+    pub(crate) fn has_oob(&self) -> bool {
+        self.oob.load(Ordering::Acquire)
+    }
+
+    /// The descriptors that were passed. Held for moments only.
+    pub(crate) fn descriptors(&self) -> MutexGuard<'_, Descriptors> {
+        self.descriptors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request that brought descriptors begins.
+    fn hand_over(&self, fds: Vec<Fd>) {
+        if !fds.is_empty() {
+            self.descriptors().arrive(fds);
+        }
     }
 
     /// How messages to it are laid out.
@@ -64,7 +107,6 @@ impl Session {
     }
 
     /// Bytes that wait for the client, and events it has missed.
-    #[cfg(test)]
     pub(crate) fn waiting(&self) -> (usize, u64) {
         (self.outbox.unsent(), self.outbox.events_dropped())
     }

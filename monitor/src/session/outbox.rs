@@ -108,7 +108,6 @@ impl Outbox {
     }
 
     /// Events that were dropped because the peer did not read.
-    #[cfg(test)]
     pub(crate) fn events_dropped(&self) -> u64 {
         self.lock().events_dropped
     }

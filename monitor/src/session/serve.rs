@@ -1,5 +1,7 @@
 //! A connection from its greeting to its end. In the monitor context.
 
+use super::descriptors::FDS_PER_MESSAGE_MAX;
+use super::peer::Peer;
 use super::{Session, outbox};
 use crate::commands::greeting;
 use crate::core::{Core, Env};
@@ -24,8 +26,8 @@ enum End {
 }
 
 /// Serves a connection until its end.
-pub(crate) async fn serve(core: Arc<Core>, fd: Fd, style: Style) {
-    let session = Session::new(fd, style, core.reactors.monitor().clone());
+pub(crate) async fn serve(core: Arc<Core>, fd: Fd, peer: Option<Peer>, style: Style) {
+    let session = Session::new(fd, peer, style, core.reactors.monitor().clone());
     let registered = Registered::new(&core, &session);
     session.send_reply(&greeting(style));
     match read(&core, &session).await {
@@ -54,24 +56,33 @@ impl Drop for Registered<'_> {
         self.core.dispatcher.remove(self.session);
         self.core.hub.remove(self.session);
         self.session.outbox.close();
+        self.core.forget_fdsets();
     }
 }
 
 async fn read(core: &Arc<Core>, session: &Arc<Session>) -> End {
     let mut reader = Reader::default();
     let mut buffer = vec![0; RECEIVE_BYTES];
+    let mut fds = Vec::new();
     loop {
-        let (result, back) = io::recv(&session.fd, buffer).await;
+        let (result, back) = receive(session, buffer).await;
         buffer = back;
         let received = match result {
-            Ok(0) => return how_closed(session).await,
-            Ok(n) => n,
+            Ok((0, _)) => return how_closed(session).await,
+            Ok((n, came)) => {
+                // The kernel gives descriptors with the bytes that they were sent with, and no byte
+                // of a later message: they belong to the message that ends next.
+                if !came.is_empty() {
+                    fds = came;
+                }
+                n
+            }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(_) => return End::Gone,
         };
         let mut input = buffer.get(..received).unwrap_or_default();
         while let Some(message) = reader.next(&mut input) {
-            take(core, session, message);
+            take(core, session, message, std::mem::take(&mut fds));
             if let Some(end) = wait_to_read(core, session).await {
                 return end;
             }
@@ -79,8 +90,29 @@ async fn read(core: &Arc<Core>, session: &Arc<Session>) -> End {
     }
 }
 
+/// Receives bytes and, over a UNIX socket, descriptors.
+async fn receive(
+    session: &Session,
+    buffer: Vec<u8>,
+) -> (std::io::Result<(usize, Vec<Fd>)>, Vec<u8>) {
+    if session.peer.is_none() {
+        let (result, buffer) = io::recv(&session.fd, buffer).await;
+        return (result.map(|n| (n, Vec::new())), buffer);
+    }
+    let (result, buffer) = io::recv_with_fds(&session.fd, buffer, FDS_PER_MESSAGE_MAX).await;
+    if result.as_ref().is_ok_and(|received| received.truncated) {
+        tracing::warn!("a monitor client passed too many descriptors at once; the rest is closed");
+    }
+    (result.map(|received| (received.bytes, received.fds)), buffer)
+}
+
 /// Files a message: out-of-band requests run here and now.
-fn take(core: &Arc<Core>, session: &Arc<Session>, message: Result<Value, SyntaxError>) {
+fn take(
+    core: &Arc<Core>,
+    session: &Arc<Session>,
+    message: Result<Value, SyntaxError>,
+    fds: Vec<Fd>,
+) {
     let oob = session.oob.load(std::sync::atomic::Ordering::Acquire);
     let request = match message {
         Ok(value) => Request::parse(value, oob),
@@ -88,11 +120,12 @@ fn take(core: &Arc<Core>, session: &Arc<Session>, message: Result<Value, SyntaxE
     };
     match request {
         Ok(request) if request.oob => {
+            session.hand_over(fds);
             let env = Env::of_session(core, session);
             let reply = qmp_dispatch(&core.registry, &env, request, session.style());
             core.hub.reply(session, reply);
         }
-        request => core.dispatcher.push(core, session, request),
+        request => core.dispatcher.push(core, session, request, fds),
     }
 }
 

@@ -8,8 +8,9 @@ use reactor::sync::oneshot;
 use serde_json::json;
 use std::io::Read;
 use std::net::TcpStream;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -113,6 +114,40 @@ fn in_band_commands_wait_for_the_machine_and_nothing_else_does() {
         monitor.start(Arc::clone(&stage.machine) as Arc<dyn Machine>);
         assert_eq!(client.message(), json!({"return": {}}));
         assert_eq!(client.message(), json!({"return": {"name": "fake"}}));
+    });
+}
+
+#[test]
+fn an_abstract_socket_leaves_no_file() {
+    stage(|stage| {
+        let name = format!("ringvisor-test-{}", std::process::id());
+        let text = format!("unix:{name},server=on,wait=off,abstract=on");
+        let endpoint = Endpoint::parse(&text).unwrap();
+        let monitor = Monitor::new(&stage.reactors);
+        monitor.listen_qmp(&endpoint, Style::Line).unwrap();
+        let error = stage.monitor.listen_qmp(&endpoint, Style::Line).unwrap_err();
+        assert!(matches!(error, ListenError::Live(_)), "{error}");
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let mut stream = UnixStream::connect_addr(&address).unwrap();
+        let mut greeting = [0; 6];
+        stream.read_exact(&mut greeting).unwrap();
+        assert_eq!(&greeting, b"{\"QMP\"");
+    });
+}
+
+#[test]
+fn sessions_are_listed() {
+    stage(|stage| {
+        let mut client = stage.client();
+        let mut other = stage.connect();
+        other.line();
+        let listed = client.oob("query-monitors");
+        let [own, silent] = listed.as_array().unwrap().as_slice() else { panic!("{listed}") };
+        assert_eq!(own["peer"]["pid"], json!(std::process::id()));
+        assert_eq!((&own["negotiated"], &own["oob"]), (&json!(true), &json!(true)));
+        assert_eq!((&silent["negotiated"], &silent["oob"]), (&json!(false), &json!(false)));
+        assert_eq!((&own["queued"], &own["events-dropped"]), (&json!(0), &json!(0)));
+        assert!(silent["id"].as_u64().unwrap() > own["id"].as_u64().unwrap());
     });
 }
 

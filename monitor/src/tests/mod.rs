@@ -2,6 +2,7 @@
 
 mod client;
 mod contexts;
+mod descriptors;
 mod events;
 mod flow;
 mod human;

@@ -47,7 +47,7 @@ const FEWER_WORDS: &[(&str, &str)] = &[
 ];
 
 /// Commands that QEMU has not.
-const OWN: &[&str] = &["query-rcu", "query-reactors"];
+const OWN: &[&str] = &["query-monitors", "query-rcu", "query-reactors"];
 
 fn ours() -> Schema {
     let mut writer = Writer::new(Style::Line);
