@@ -11,5 +11,6 @@ mod negotiation;
 mod preconfig;
 mod qemu;
 mod queries;
+mod reference;
 mod schema;
 mod stage;
