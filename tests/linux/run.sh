@@ -2,7 +2,9 @@
 # Builds the Linux guest, where it is not in the cache, and boots it in ringvisor.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-eval "$(tests/linux/build.sh | tee /dev/stderr | tail -n 3)"
+built=$(tests/linux/build.sh)
+printf '%s\n' "$built"
+eval "$(tail -n 3 <<<"$built")"
 # The variables are named by the last lines of build.sh.
 # shellcheck disable=SC2154
 RINGVISOR_LINUX_KERNEL=$kernel RINGVISOR_LINUX_INITRD=$initrd \
