@@ -105,7 +105,8 @@ impl Machine {
     }
 }
 
-/// Runs a machine to its end, in `main`. Returns the guest's exit status. The error is one line for the user.
+/// Runs a machine to its end, in `main`. Returns the guest's exit status. The error is one line for
+/// the user.
 pub(crate) async fn run(
     reactors: Reactors,
     config: Config,
