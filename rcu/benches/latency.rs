@@ -19,7 +19,7 @@ fn main() {
     for (what, cpus) in [("one CPU", &cpus[..1]), ("all CPUs", &cpus[..])] {
         bind(cpus);
         println!("-- {what}");
-        on_reactors(cpus, idle(cpus.len()));
+        on_reactors(cpus, idle(cpus.to_vec()));
         crossbeam();
     }
     readers(&cpus);
@@ -115,7 +115,7 @@ async fn repeat<Fut: Future<Output = Duration>>(
 
 /// Nobody reads, one thing at a time.
 fn idle(
-    cpus: usize,
+    cpus: Vec<usize>,
 ) -> impl FnOnce(reactor::Reactors) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + Send {
     move |reactors| {
         Box::pin(async move {
@@ -127,7 +127,7 @@ fn idle(
                 begun.elapsed()
             })
             .await;
-            let core = reactors.core(cpus - 1).clone();
+            let core = reactors.core(cpus.len() - 1).clone();
             repeat("drain in main, the callback is another context's", ROUNDS / 10, || {
                 let core = core.clone();
                 async move {
@@ -139,7 +139,9 @@ fn idle(
                 }
             })
             .await;
-            let outside = thread::spawn(|| {
+            let outside = thread::spawn(move || {
+                // The thread `rcu` was started while all was bound to the first CPU, and stays there.
+                bind(&cpus[cpus.len() - 1..]);
                 let mut to_callback = Figure::new("call_rcu to callback, from a plain thread");
                 let mut to_drain = Figure::new("drain_call_rcu, from a plain thread");
                 for _ in 0..ROUNDS / 10 {
@@ -179,8 +181,9 @@ fn crossbeam() {
     }
 }
 
-/// Threads that read without a break: sections of `section`, then `gap` without.
+/// Threads that read without a break, the first on the second CPU and so on round: sections of `section`, then `gap` without.
 fn start_readers(
+    cpus: &[usize],
     count: usize,
     section: Duration,
     gap: Duration,
@@ -194,9 +197,11 @@ fn start_readers(
     };
     let started = Arc::new(Barrier::new(count + 1));
     let threads = (0..count)
-        .map(|_| {
+        .map(|n| {
             let (stop, started) = (Arc::clone(&stop), Arc::clone(&started));
+            let cpu = cpus[(n + 1) % cpus.len()];
             thread::spawn(move || {
+                bind(&[cpu]);
                 drop(rcu::read());
                 started.wait();
                 while !stop.load(Ordering::Relaxed) {
@@ -222,7 +227,8 @@ fn stop_readers(stop: &AtomicBool, threads: Vec<thread::JoinHandle<()>>) {
 }
 
 fn readers(cpus: &[usize]) {
-    println!("-- drain_call_rcu_co in main while plain threads read");
+    println!("-- drain_call_rcu_co in main, on the first CPU, while plain threads read");
+    bind(&cpus[..1]);
     let us = Duration::from_micros;
     for (count, section, gap) in [
         (0, us(0), us(0)),
@@ -233,8 +239,10 @@ fn readers(cpus: &[usize]) {
         (4, us(1), us(1)),
         (4, us(10), us(10)),
     ] {
+        let all = cpus.to_vec();
         on_reactors(cpus, move |_| async move {
-            let (stop, threads) = start_readers(count, section, gap);
+            let cpus = all;
+            let (stop, threads) = start_readers(&cpus, count, section, gap);
             let name = format!("{count} readers, sections of {section:?}, {gap:?} between");
             repeat(&name, ROUNDS, drain).await;
             stop_readers(&stop, threads);
@@ -244,9 +252,13 @@ fn readers(cpus: &[usize]) {
 
 /// Every context queues and waits at once.
 fn under_load(cpus: &[usize]) {
-    println!("-- every context queues callbacks and reads, one plain thread too");
+    println!("-- every context queues callbacks, one plain thread reads");
+    bind(cpus);
+    let all = cpus.to_vec();
     on_reactors(cpus, |reactors| async move {
-        let (stop, threads) = start_readers(1, Duration::from_micros(1), Duration::from_micros(5));
+        let cpus = all;
+        let (stop, threads) =
+            start_readers(&cpus, 1, Duration::from_micros(1), Duration::from_micros(5));
         let tasks: Vec<_> = reactors
             .all()
             .iter()
