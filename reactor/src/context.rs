@@ -140,13 +140,14 @@ impl Context {
         token.drained().await;
     }
 
-    /// What this context has done so far. Any thread; never blocks.
+    /// What this context has done so far. Any thread; takes a short lock.
     pub fn counters(&self) -> Counters {
         let shared = self.shared();
         let mailbox = &shared.mailbox;
         let mut counters = shared.counters.snapshot();
         counters.wakeups_sent = mailbox.sent.load(Ordering::Relaxed);
         counters.wakeups_coalesced = mailbox.coalesced.load(Ordering::Relaxed);
+        (counters.tasks_spawned, counters.tasks_alive) = shared.tasks.counts();
         counters
     }
 

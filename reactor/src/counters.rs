@@ -23,8 +23,6 @@ pub(crate) struct CounterCells {
     pub(crate) polled_awake: Cell,
     pub(crate) slept_ns: Cell,
     pub(crate) wakeups_received: Cell,
-    pub(crate) tasks_spawned: AtomicU64,
-    pub(crate) tasks_alive: AtomicU64,
     pub(crate) tasks_polled: Cell,
     pub(crate) bottom_halves: Cell,
     pub(crate) timers_fired: Cell,
@@ -90,8 +88,6 @@ impl CounterCells {
             polled_awake: Cell::new(),
             slept_ns: Cell::new(),
             wakeups_received: Cell::new(),
-            tasks_spawned: AtomicU64::new(0),
-            tasks_alive: AtomicU64::new(0),
             tasks_polled: Cell::new(),
             bottom_halves: Cell::new(),
             timers_fired: Cell::new(),
@@ -101,7 +97,7 @@ impl CounterCells {
         }
     }
 
-    /// All of them but the wake-ups that others count.
+    /// All of them but those that others count.
     pub(crate) fn snapshot(&self) -> Counters {
         Counters {
             turns: self.turns.get(),
@@ -119,8 +115,8 @@ impl CounterCells {
             wakeups_sent: 0,
             wakeups_coalesced: 0,
             wakeups_received: self.wakeups_received.get(),
-            tasks_spawned: self.tasks_spawned.load(Ordering::Relaxed),
-            tasks_alive: self.tasks_alive.load(Ordering::Relaxed),
+            tasks_spawned: 0,
+            tasks_alive: 0,
             tasks_polled: self.tasks_polled.get(),
             bottom_halves: self.bottom_halves.get(),
             timers_fired: self.timers_fired.get(),

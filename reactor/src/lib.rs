@@ -38,6 +38,9 @@ mod op;
 mod poll;
 mod primitive;
 mod queue;
+#[cfg(test)]
+#[path = "queue/tests.rs"]
+mod queue_tests;
 mod ring;
 mod running;
 mod runtime;

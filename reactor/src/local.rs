@@ -1,7 +1,7 @@
 //! The part of a context that only its own thread touches, and the way to it.
 
 use crate::ambient::Ambient;
-use crate::context::{Context, Registry};
+use crate::context::Context;
 use crate::mailbox::Shared;
 use crate::op::table::OpTable;
 use crate::op::token::Token;
@@ -39,6 +39,8 @@ pub(crate) struct Local {
     pub(crate) timers: RefCell<Timers>,
     pub(crate) ambient: Ambient,
     ready: RefCell<VecDeque<Arc<dyn Runnable>>>,
+    /// Tasks that have woken themselves: they have had their part of this turn.
+    next_turn: RefCell<VecDeque<Arc<dyn Runnable>>>,
     polling: Cell<Polling>,
     /// Where the task being polled wants to go, and which request said so.
     hop: Cell<Option<(usize, u64)>>,
@@ -63,6 +65,7 @@ impl Local {
             timers: RefCell::new(Timers::new()),
             ambient: Ambient::default(),
             ready: RefCell::new(VecDeque::new()),
+            next_turn: RefCell::new(VecDeque::new()),
             polling: Cell::new(Polling::None),
             hop: Cell::new(None),
             wakes: (0..words).map(|_| Cell::new(0)).collect(),
@@ -76,12 +79,25 @@ impl Local {
         self.ready.borrow_mut().push_back(task);
     }
 
+    /// Queues a task that was woken while it ran, for the next turn: after a look at completions and
+    /// timers, however often it does that.
+    pub(crate) fn push_next(&self, task: Arc<dyn Runnable>) {
+        task.header().mark_queued(self.now.get());
+        self.next_turn.borrow_mut().push_back(task);
+    }
+
+    /// A turn begins: tasks that have waited for it are ready.
+    pub(crate) fn turn_begins(&self) {
+        self.ready.borrow_mut().append(&mut self.next_turn.borrow_mut());
+    }
+
     pub(crate) fn pop_ready(&self) -> Option<Arc<dyn Runnable>> {
         self.ready.borrow_mut().pop_front()
     }
 
-    pub(crate) fn ready_len(&self) -> usize {
-        self.ready.borrow().len()
+    /// Whether no task is to run, in this turn or the next.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ready.borrow().is_empty() && self.next_turn.borrow().is_empty()
     }
 
     /// A task is about to be polled.
@@ -223,14 +239,17 @@ pub(crate) fn is_current(shared: &Arc<Shared>) -> bool {
 }
 
 /// Puts a woken task on the ready list when the calling thread is its home; gives it back elsewhere.
-pub(crate) fn push_ready(
-    registry: &Arc<Registry>,
+pub(crate) fn push_ready<T: Runnable + 'static>(
     home: usize,
-    task: Arc<dyn Runnable>,
+    task: Arc<T>,
 ) -> Result<(), Arc<dyn Runnable>> {
-    let mut task = Some(task);
+    let mut task: Option<Arc<dyn Runnable>> = Some(task);
     try_with(|local| {
-        if local.shared.index == home && Arc::ptr_eq(&local.context.registry, registry) {
+        let here = local.shared.index == home
+            && task
+                .as_ref()
+                .is_some_and(|task| Arc::ptr_eq(&local.context.registry, &task.header().registry));
+        if here {
             task.take().into_iter().for_each(|task| local.push_ready(task));
         }
     });

@@ -67,7 +67,7 @@ impl Shared {
             eventfd: unsafe { OwnedFd::from_raw_fd(fd) },
             counters: CounterCells::new(),
             running: Running::new(),
-            tasks: Owned::new(),
+            tasks: Owned::default(),
             stopped: AtomicBool::new(false),
             leaked: AtomicBool::new(false),
         })

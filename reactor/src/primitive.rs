@@ -1,11 +1,6 @@
-//! The atomics of the protocols that loom checks (`tests/loom.rs`): `std`'s, or loom's under `--cfg loom`.
+//! What the lock-free protocols stand on: `std`'s atomics here, loom's in `tests/loom.rs`, which builds the
+//! same sources over a `primitive` module of its own.
 
-#[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence,
-};
-
-#[cfg(loom)]
-pub(crate) use loom::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence,
 };

@@ -19,6 +19,8 @@ const MAIN: usize = 0;
 const IOHANDLER: usize = 1;
 const MONITOR: usize = 2;
 const FIRST_CORE: usize = 3;
+/// Submission queue entries of the contexts that are not cores: two pages for the whole ring.
+const SERVICE_RING_ENTRIES: u32 = 32;
 
 /// How to set up the contexts.
 #[derive(Clone)]
@@ -27,8 +29,9 @@ pub struct Config {
     pub cores: Vec<usize>,
     /// The longest time, in nanoseconds, that a core context polls before it sleeps. 0: never.
     pub poll_ns_max: u64,
-    /// Submission queue entries of each ring; made a power of two from 4 to 32768. What does not fit
-    /// waits in memory: a small ring costs system calls, not operations.
+    /// Submission queue entries of each core's ring; made a power of two from 4 to 32768. The other
+    /// contexts have 32 at most. What does not fit waits in memory: a small ring costs system calls, not
+    /// operations.
     pub ring_entries: u32,
     /// A task poll or bottom half that takes longer is reported.
     pub stall_limit: Duration,
@@ -262,7 +265,13 @@ struct Gate {
 }
 
 fn make_ring(context: &Context, config: &Config) -> Result<Ring, StartError> {
-    let ring = Ring::new(config.ring_entries)
+    // The service contexts do little at a time: pages for each of many virtual machines add up.
+    let entries = if context.cpu().is_some() {
+        config.ring_entries
+    } else {
+        config.ring_entries.min(SERVICE_RING_ENTRIES)
+    };
+    let ring = Ring::new(entries)
         .map_err(|source| StartError::Ring { context: context.name().to_owned(), source })?;
     context.shared().ring_fd.store(ring.as_raw_fd(), Ordering::Relaxed);
     #[cfg(test)]

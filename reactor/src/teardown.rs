@@ -27,6 +27,7 @@ impl Loop {
                 task.discard();
             }
         }
+        local.turn_begins();
         while local.pop_ready().is_some() {}
         for _ in 0..BH_ROUNDS {
             // Operations and timers dropped on other threads come home here as well.

@@ -161,6 +161,6 @@ pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output,
     .await
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 #[path = "timer_tests.rs"]
 mod tests;

@@ -37,6 +37,8 @@ pub(crate) struct Loop {
     /// Completions taken from the queue and not looked at: a panic loses none.
     reaped: VecDeque<Cqe>,
     poller: Poller,
+    /// The last wait was allowed to sleep.
+    slept: bool,
 }
 
 /// The part of a turn that hooks surround: each hook that has begun is ended, come what may.
@@ -70,7 +72,13 @@ impl Loop {
         let pinned = local.shared.cpu.is_some();
         let ns_max = if pinned { local.context.registry.poll_ns_max } else { 0 };
         let poller = Poller::new(ns_max);
-        Self { local, bottom_halves: VecDeque::new(), reaped: VecDeque::new(), poller }
+        Self {
+            local,
+            bottom_halves: VecDeque::new(),
+            reaped: VecDeque::new(),
+            poller,
+            slept: false,
+        }
     }
 
     /// Runs until the runtime stops. An error means that the ring is unusable.
@@ -90,7 +98,14 @@ impl Loop {
 
     /// Runs what is ready, up to the bounds of a turn.
     fn work(&mut self) {
-        self.local.now.set(Instant::now());
+        let now = Instant::now();
+        if std::mem::take(&mut self.slept) {
+            // Since the last look at the clock, which was just before.
+            let slept = now.saturating_duration_since(self.local.now.get());
+            self.local.shared.counters.slept_ns.add(slept.as_nanos() as u64);
+        }
+        self.local.now.set(now);
+        self.local.turn_begins();
         self.take_sent();
         self.expire_timers();
         self.run_bottom_halves();
@@ -165,8 +180,8 @@ impl Loop {
         let counters = &shared.counters;
         let begun = local.now.get();
         let (mut now, mut submitted) = (begun, begun);
-        // What becomes ready meanwhile waits for the next turn.
-        for _ in 0..local.ready_len().min(TASK_BUDGET) {
+        // Those that wake one another take turns within the bounds; who wakes itself waits for the next.
+        for _ in 0..TASK_BUDGET {
             let Some(task) = local.pop_ready() else { break };
             let header = task.header();
             if let Some(queued) = header.take_queued() {
@@ -224,7 +239,7 @@ impl Loop {
         local.flush_wakes();
         // Looked at after the hooks: the end of a turn may wake a task here, as the end of a read-side
         // section does.
-        if local.ready_len() > 0 || !self.bottom_halves.is_empty() {
+        if !local.is_idle() || !self.bottom_halves.is_empty() {
             let mut ring = local.ring.borrow_mut();
             if ring.has_unsubmitted() || ring.has_deferred() {
                 ring.enter(Wait::No)?;
@@ -248,15 +263,14 @@ impl Loop {
         result
     }
 
-    fn sleep(&self) -> std::io::Result<()> {
+    fn sleep(&mut self) -> std::io::Result<()> {
         let local = &self.local;
         let deadline = local.timers.borrow().next_deadline();
-        let begun = Instant::now();
+        let now = local.now.get();
         let wait =
-            deadline.map_or(Wait::Forever, |at| Wait::For(at.saturating_duration_since(begun)));
-        let result = local.ring.borrow_mut().enter(wait);
-        local.shared.counters.slept_ns.add(begun.elapsed().as_nanos() as u64);
-        result
+            deadline.map_or(Wait::Forever, |at| Wait::For(at.saturating_duration_since(now)));
+        self.slept = true;
+        local.ring.borrow_mut().enter(wait)
     }
 
     /// Takes all completions and wakes who waits for them.

@@ -9,7 +9,7 @@
 //! A sender pushes its work first and looks at the bits second; the owner sets SLEEPING first and
 //! looks at the queue second. The two SeqCst fences (one here in `notify`, one in `prepare_sleep`)
 //! forbid that both miss the other, so no wake-up is lost. While IN_FLIGHT is set nobody else
-//! sends: the message on its way will make the owner look. Hence at most one is in flight, and who
+//! sends: the message on its way wakes the owner, who looks again before it sleeps. Hence at most one is in flight, and who
 //! sets the bit posts its message at once: everybody else relies on it.
 
 use crate::primitive::{AtomicU32, Ordering, fence};
@@ -61,12 +61,10 @@ impl WakeState {
         self.0.fetch_and(!SLEEPING, Ordering::Relaxed);
     }
 
-    /// Called by the owner when the wake-up message has arrived, before it empties its queue.
+    /// Called by the owner when the wake-up message has arrived.
     pub(crate) fn message_arrived(&self) {
-        // AcqRel and the fence order this before the emptying: a sender that still saw the bit
-        // set had pushed its work before.
-        self.0.fetch_and(!IN_FLIGHT, Ordering::AcqRel);
-        // Pairs with the fence in `notify`.
-        fence(Ordering::SeqCst);
+        // Relaxed: a sender that still sees the bit set has its work found by the owner's next look
+        // before it sleeps, which is behind the fence in `prepare_sleep`.
+        self.0.fetch_and(!IN_FLIGHT, Ordering::Relaxed);
     }
 }

@@ -159,6 +159,9 @@ impl OpGroup {
     /// Queues a write of 1 to an eventfd, such as an irqfd; it rides the next enter, and its
     /// completion is not reported unless it fails, which an eventfd below its limit does not. The caller
     /// keeps the descriptor open until the end of the turn.
+    ///
+    /// The eventfd should have `EFD_NONBLOCK`, as irqfds do: the kernel then writes at once, for 0.3 us. It
+    /// hands a write to a blocking one to a worker thread, which takes 50 us.
     pub fn signal_eventfd(fd: RawFd) {
         submit::signal_eventfd(fd);
     }

@@ -165,6 +165,11 @@ impl OpGroup {
         });
     }
 
+    /// Queues `IORING_OP_NOP`: what the least operation costs.
+    pub fn nop(&self, token: u64) {
+        local::with(|local| self.push(local, opcode::Nop::new().build(), token));
+    }
+
     /// Queues `IORING_OP_FSYNC` (fdatasync(2)).
     pub fn fdatasync(&self, file: Target<'_>, token: u64) {
         let data = types::FsyncFlags::DATASYNC;

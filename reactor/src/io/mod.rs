@@ -361,3 +361,8 @@ pub async fn read_eventfd(fd: &Fd) -> io::Result<u64> {
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
+
+/// Does nothing, by way of the ring (`IORING_OP_NOP`): what the least operation costs.
+pub async fn nop() -> io::Result<()> {
+    Op::new(codes::Nop).await
+}

@@ -82,6 +82,22 @@ unsafe impl<B: IoBuf> OpCode for Write<B> {
     }
 }
 
+/// `IORING_OP_NOP`.
+pub(crate) struct Nop;
+
+// SAFETY: points to nothing.
+unsafe impl OpCode for Nop {
+    type Output = io::Result<()>;
+
+    fn entry(&mut self, _: &Arc<Shared>) -> squeue::Entry {
+        opcode::Nop::new().build()
+    }
+
+    fn complete(self, result: io::Result<u32>) -> Self::Output {
+        result.map(drop)
+    }
+}
+
 /// The iovecs of a vectored operation: they point into buffers that the same operation owns.
 struct Iovecs(Box<[libc::iovec]>);
 

@@ -48,7 +48,6 @@ pub(super) fn inject(
     }
 }
 
-#[cfg(not(loom))]
 mod tests {
     use super::{Fault, Script};
     use crate::{Config, Fd, JoinError, Reactors, StartError, hop, io, run, sleep};

@@ -137,7 +137,7 @@ fn explain(error: io::Error, entries: u32) -> SetupError {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::{SetupError, explain, fitting_entries};
     use std::io;

@@ -21,5 +21,7 @@ pub use rwlock::{ReadGuard, RwLock, WriteGuard};
 pub use scope::{Scope, scope};
 pub use semaphore::{Permit, Semaphore};
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+mod channel_tests;
+#[cfg(test)]
 mod tests;

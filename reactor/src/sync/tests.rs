@@ -1,6 +1,5 @@
 use super::{Mutex, Notify, Semaphore, TrySendError, bounded, oneshot};
 use crate::{Config, Reactors, hop, run, yield_now};
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -138,44 +137,3 @@ fn senders_learn_that_the_receiver_is_gone() {
     assert!(matches!(poll_once(blocked.as_mut()), Poll::Ready(Err(e)) if e.0 == 2));
     assert_eq!(sender.try_send(3), Err(TrySendError::Closed(3)));
 }
-
-#[derive(Clone, Debug)]
-enum Action {
-    TrySend(u8),
-    Recv,
-}
-
-proptest::proptest! {
-    /// The channel against a queue with a bound.
-    #[test]
-    fn channel_is_a_bounded_queue(
-        capacity in 1usize..5,
-        actions in proptest::collection::vec(
-            proptest::prop_oneof![
-                proptest::prelude::any::<u8>().prop_map(Action::TrySend),
-                proptest::prelude::Just(Action::Recv),
-            ],
-            0..200,
-        )
-    ) {
-        let (sender, mut receiver) = bounded(capacity);
-        let mut model = VecDeque::new();
-        for action in actions {
-            match action {
-                Action::TrySend(value) => {
-                    let expected = if model.len() < capacity {
-                        model.push_back(value);
-                        Ok(())
-                    } else {
-                        Err(TrySendError::Full(value))
-                    };
-                    proptest::prop_assert_eq!(sender.try_send(value), expected);
-                }
-                Action::Recv => {
-                    proptest::prop_assert_eq!(receiver.try_recv(), model.pop_front());
-                }
-            }
-        }
-    }
-}
-use proptest::strategy::Strategy;

@@ -7,10 +7,10 @@ use crate::local::{self, Local};
 use crate::work::Work;
 use std::cell::UnsafeCell;
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context as PollContext, Poll, Wake, Waker};
 
 pub(super) struct Cell<F: Future> {
@@ -37,7 +37,10 @@ impl<F: Future + 'static> Cell<F> {
 
     /// Polls the future; the output once there is one, or what has become of it.
     fn poll(self: &Arc<Self>) -> Poll<Result<F::Output, JoinError>> {
-        let waker = Waker::from(Arc::clone(self));
+        // SAFETY: a second reference that is not counted, for the time of this call, during which `self`
+        // is one that is: it is never dropped (`ManuallyDrop`), and its clones count themselves.
+        let waker = unsafe { Waker::from(Arc::from_raw(Arc::as_ptr(self))) };
+        let waker = ManuallyDrop::new(waker);
         // SAFETY: RUNNING is ours, so nobody else touches the future (see the impl of Send).
         let Some(future) = (unsafe { &mut *self.future.get() }) else {
             return Poll::Ready(Err(JoinError::Cancelled));
@@ -65,17 +68,14 @@ impl<F: Future + 'static> Cell<F> {
             *self.future.get() = None;
         });
         let spawned_at = self.header.registry.shared(self.header.spawned_at);
-        if let Some(owned) = spawned_at.tasks.remove(self.header.slot) {
-            spawned_at.counters.tasks_alive.fetch_sub(1, Ordering::Relaxed);
-            drop(owned);
-        }
+        drop(spawned_at.tasks.remove(self.header.slot));
         self.join.complete(self.header.name, result);
     }
 
-    fn queue(self: &Arc<Self>, home: usize) {
-        let task = Arc::clone(self) as Arc<dyn Runnable>;
-        if let Err(task) = local::push_ready(&self.header.registry, home, task) {
-            self.header.registry.shared(home).send(Work::Task(task));
+    fn queue(self: Arc<Self>, home: usize) {
+        if let Err(task) = local::push_ready(home, self) {
+            let registry = Arc::clone(&task.header().registry);
+            registry.shared(home).send(Work::Task(task));
         }
     }
 }
@@ -100,7 +100,7 @@ impl<F: Future + 'static> Runnable for Cell<F> {
             let registry = Arc::clone(&self.header.registry);
             registry.shared(target).send(Work::Task(self));
         } else if self.header.state.pause() {
-            local.push_ready(self);
+            local.push_next(self);
         }
     }
 
@@ -133,12 +133,14 @@ impl<F: Future + 'static> Joinable<F::Output> for Cell<F> {
 
 impl<F: Future + 'static> Wake for Cell<F> {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+        if let Some(home) = self.header.state.wake() {
+            self.queue(home);
+        }
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
         if let Some(home) = self.header.state.wake() {
-            self.queue(home);
+            Arc::clone(self).queue(home);
         }
     }
 }

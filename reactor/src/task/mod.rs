@@ -26,7 +26,7 @@ use std::time::Instant;
 pub(crate) struct Header {
     pub(crate) name: &'static str,
     pub(crate) state: TaskState,
-    registry: Arc<Registry>,
+    pub(crate) registry: Arc<Registry>,
     /// Where it was spawned, and its place in that context's list.
     spawned_at: usize,
     slot: usize,
@@ -80,8 +80,6 @@ where
         };
         Arc::new(Cell::new(header, future))
     });
-    shared.counters.tasks_spawned.fetch_add(1, Ordering::Relaxed);
-    shared.counters.tasks_alive.fetch_add(1, Ordering::Relaxed);
     // After the insertion, under whose lock the tear-down collects: one of the two sees the other.
     if shared.stopped.load(Ordering::Acquire) {
         task.discard();

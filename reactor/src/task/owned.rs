@@ -4,15 +4,24 @@ use super::Runnable;
 use slab::Slab;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub(crate) struct Owned(Mutex<Slab<Arc<dyn Runnable>>>);
+#[derive(Default)]
+struct List {
+    tasks: Slab<Arc<dyn Runnable>>,
+    spawned: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Owned(Mutex<List>);
 
 impl Owned {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(Slab::new()))
+    fn lock(&self) -> MutexGuard<'_, List> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Slab<Arc<dyn Runnable>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How many there have been, and how many are left.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let list = self.lock();
+        (list.spawned, list.tasks.len() as u64)
     }
 
     /// Adds the task that `make` builds for its place in the list.
@@ -20,8 +29,9 @@ impl Owned {
         &self,
         make: impl FnOnce(usize) -> Arc<T>,
     ) -> Arc<T> {
-        let mut tasks = self.lock();
-        let entry = tasks.vacant_entry();
+        let mut list = self.lock();
+        list.spawned += 1;
+        let entry = list.tasks.vacant_entry();
         let task = make(entry.key());
         entry.insert(Arc::clone(&task) as Arc<dyn Runnable>);
         task
@@ -29,12 +39,12 @@ impl Owned {
 
     /// Takes a task out; the caller drops it without the lock.
     pub(super) fn remove(&self, slot: usize) -> Option<Arc<dyn Runnable>> {
-        self.lock().try_remove(slot)
+        self.lock().tasks.try_remove(slot)
     }
 
     /// Every task that is left.
     pub(crate) fn all(&self) -> Vec<Arc<dyn Runnable>> {
-        self.lock().iter().map(|(_, task)| Arc::clone(task)).collect()
+        self.lock().tasks.iter().map(|(_, task)| Arc::clone(task)).collect()
     }
 
     /// The tasks whose home is `index`, for the tear-down on that thread.
