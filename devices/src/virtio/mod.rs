@@ -7,6 +7,7 @@
 //! | [`pci`] | the PCI transport: registers, capabilities, doorbells (section 4.1) | vCPU threads |
 //! | `status` | the device status machine (section 2.1) | vCPU threads |
 //! | [`queue`](Virtqueue) | a split virtqueue, its notifications (section 2.7) | the queue's core |
+//! | `serve` | what the task of every queue does | the queue's core |
 //! | `interrupt` | ISR, MSI-X vectors, NEEDS_RESET | any |
 //! | [`blk`] | the block device (section 5.2) | the queue's core |
 //!
@@ -22,6 +23,7 @@ mod interrupt;
 mod metrics;
 pub mod pci;
 mod queue;
+mod serve;
 mod status;
 #[cfg(test)]
 pub(crate) mod testing;

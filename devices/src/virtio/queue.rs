@@ -137,6 +137,15 @@ impl Virtqueue {
         Ok(available.next().map(f))
     }
 
+    /// As [`pop`](Self::pop) for who has no room for a chain: that there is one is a fault, as no
+    /// driver has more chains than descriptors.
+    pub(super) fn pop_none(&mut self) -> Result<bool, ChainFault> {
+        match self.pop(|_| ())? {
+            Some(()) => Err(ChainFault::TooMany),
+            None => Ok(false),
+        }
+    }
+
     /// Asks the driver to notify of new chains. True when there are some already, which the
     /// driver may not notify of: the caller goes on taking them.
     pub fn enable_notification(&mut self) -> Result<bool, ChainFault> {

@@ -2,7 +2,7 @@
 //!
 //! - `config`: the configuration space and the features
 //! - `request`: a descriptor chain becomes a request, or the status that refuses it
-//! - `worker`: one queue's task
+//! - `worker`: one queue's requests
 
 mod config;
 mod request;
@@ -13,6 +13,7 @@ mod worker;
 use super::device::{QueueSetup, VirtioDevice};
 use super::interrupt::ConfigNotifier;
 use super::metrics::{QueueCounters, QueueMetrics};
+use super::serve::serve;
 use crate::block::{Disk, SECTOR};
 use config::Limits;
 use std::future::Future;
@@ -187,9 +188,13 @@ impl VirtioDevice for VirtioBlk {
     fn serve(self: Arc<Self>, setup: QueueSetup) -> Pin<Box<dyn Future<Output = ()>>> {
         Box::pin(async move {
             let fault = setup.fault.clone();
-            match Worker::new(self, setup) {
-                Ok(mut worker) => std::future::poll_fn(|cx| worker.poll(cx)).await,
-                Err(error) => fault.raise(&format_args!("a queue cannot be served: {error}")),
+            let metrics = Arc::clone(&self.metrics[usize::from(setup.index)]);
+            let served = match Worker::new(self, &setup) {
+                Ok(worker) => serve(worker, setup, metrics).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = served {
+                fault.raise(&format_args!("a queue cannot be served: {error}"));
             }
         })
     }
