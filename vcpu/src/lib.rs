@@ -9,6 +9,7 @@
 //! | `/dev/kvm` and a machine on it: [`kvm::Kvm`], [`kvm::Vm`] | [`kvm`] | any thread |
 //! | `-cpu` and the processors' arrangement | [`cpuid`] | any thread |
 //! | kernels, initrds and their boot protocols: [`boot::Boot`] | [`boot`] | threads that may block |
+//! | linear addresses, for debuggers: [`linear::Linear`] | [`linear`] | any thread |
 //! | vCPU threads and their handle: [`vcpus::Vcpus`] | [`vcpus`] | any thread; replies are futures |
 //! | finishing instructions that KVM refuses | `emulate` | vCPU threads |
 //!
@@ -24,6 +25,7 @@ pub mod cpuid;
 mod emulate;
 pub mod irq;
 pub mod kvm;
+pub mod linear;
 pub mod memory;
 mod sys;
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::gather::Ticket;
 use super::signal;
 use super::state::Request;
 use crate::boot::{BootError, BootState};
+use kvm_ioctls::VcpuFd;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,11 +14,24 @@ use std::time::Instant;
 /// overwritten. Runs on the boot processor's thread and may block.
 pub(super) type Reload = Box<dyn FnOnce() -> Result<BootState, BootError> + Send>;
 
+/// What [`Request::Attend`] does with the vCPU, on its thread.
+pub(super) type Attention = Box<dyn FnOnce(&VcpuFd) -> Result<(), kvm_ioctls::Error> + Send>;
+
+/// What a request brings along.
+#[derive(Default)]
+pub(super) enum Work {
+    #[default]
+    None,
+    /// For the boot processor's reset.
+    Reload(Reload),
+    /// For [`Request::Attend`].
+    Attention(Attention),
+}
+
 /// A request with its answer.
 pub(super) struct Command {
     pub request: Request,
-    /// For the boot processor's reset.
-    pub reload: Option<Reload>,
+    pub work: Work,
     pub ticket: Ticket,
 }
 

@@ -23,8 +23,9 @@ use crate::address_space::AddressSpace;
 use crate::boot::{BootError, BootState};
 use crate::cpuid::{self, Accelerator, CpuError, CpuModel, Leaves, Topology};
 use crate::kvm::{KvmError, KvmKind, Vm};
-use control::{Command, Control, Reload};
-use gather::{gather, refused};
+use crate::linear::Linear;
+use control::{Attention, Command, Control, Work};
+use gather::{Ticket, gather, refused};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, VcpuFd};
 use power::PowerOn;
@@ -182,7 +183,34 @@ impl Vcpus {
             Intent::Running => return refused(VcpuError::NotPaused),
             Intent::Ended => return refused(VcpuError::Ended),
         }
-        self.send(Request::Reset, Some(Box::new(reload)))
+        self.send(Request::Reset, Work::Reload(Box::new(reload)))
+    }
+
+    /// Gives every vCPU a non-maskable interrupt. A paused one takes it when it runs again.
+    pub fn nmi(&self) -> Reply {
+        let (reply, tickets) = gather(self.controls.len());
+        for (control, ticket) in self.controls.iter().zip(tickets) {
+            attend(control, ticket, Box::new(VcpuFd::nmi));
+        }
+        reply
+    }
+
+    /// How a vCPU translates linear addresses at this moment; `None` where there is no such vCPU.
+    pub async fn linear(&self, cpu: u32) -> Result<Option<Linear>, VcpuError> {
+        let Some(control) = self.controls.get(cpu as usize) else { return Ok(None) };
+        let found = Arc::new(Mutex::new(None));
+        let (reply, mut tickets) = gather(1);
+        if let Some(ticket) = tickets.next() {
+            let found = Arc::clone(&found);
+            let look = move |fd: &VcpuFd| {
+                *lock(&found) = Some(Linear::of(&fd.get_sregs()?));
+                Ok(())
+            };
+            attend(control, ticket, Box::new(look));
+        }
+        reply.await?;
+        let linear = *lock(&found);
+        Ok(linear)
     }
 
     /// Ends all threads: done when each has left its loop. There is no way back.
@@ -238,14 +266,14 @@ impl Vcpus {
         if let Some(intent) = intent.filter(|_| *current != Intent::Ended) {
             *current = intent;
         }
-        self.send(request, None)
+        self.send(request, Work::None)
     }
 
-    /// Under the lock of `intent`. The first vCPU gets `reload`.
-    fn send(&self, request: Request, mut reload: Option<Reload>) -> Reply {
+    /// Under the lock of `intent`. The first vCPU gets `work`.
+    fn send(&self, request: Request, mut work: Work) -> Reply {
         let (reply, tickets) = gather(self.controls.len());
         for (control, ticket) in self.controls.iter().zip(tickets) {
-            control.send(Command { request, reload: reload.take(), ticket });
+            control.send(Command { request, work: std::mem::take(&mut work), ticket });
         }
         reply
     }
@@ -322,6 +350,10 @@ impl Maker<'_> {
             events: Arc::clone(&self.config.events),
         })
     }
+}
+
+fn attend(control: &Control, ticket: Ticket, attention: Attention) {
+    control.send(Command { request: Request::Attend, work: Work::Attention(attention), ticket });
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

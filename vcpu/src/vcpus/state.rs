@@ -23,6 +23,8 @@ pub(super) enum Request {
     Pause,
     Resume,
     Reset,
+    /// A non-maskable interrupt, or a look at the registers: changes no state.
+    Attend,
     Stop,
 }
 
@@ -33,6 +35,7 @@ impl State {
         Ok(match (self, request) {
             (_, Request::Stop) => Ended,
             (Ended, _) => return Err(VcpuError::Ended),
+            (state, Request::Attend) => state,
             (Running | Paused, Request::Pause) | (Paused | CrashedPaused, Request::Reset) => Paused,
             (Crashed | CrashedPaused, Request::Pause) => CrashedPaused,
             (Running | Paused, Request::Resume) => Running,
@@ -54,20 +57,29 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Request::{Pause, Reset, Resume, Stop};
+    use Request::{Attend, Pause, Reset, Resume, Stop};
     use State::{Crashed, CrashedPaused, Ended, Paused, Running};
 
     #[test]
     fn every_state_answers_every_request() {
         let table = [
-            (Running, [Some(Paused), Some(Running), None, Some(Ended)]),
-            (Paused, [Some(Paused), Some(Running), Some(Paused), Some(Ended)]),
-            (Crashed, [Some(CrashedPaused), Some(Crashed), None, Some(Ended)]),
-            (CrashedPaused, [Some(CrashedPaused), Some(Crashed), Some(Paused), Some(Ended)]),
-            (Ended, [None, None, None, Some(Ended)]),
+            (Running, [Some(Paused), Some(Running), None, Some(Running), Some(Ended)]),
+            (Paused, [Some(Paused), Some(Running), Some(Paused), Some(Paused), Some(Ended)]),
+            (Crashed, [Some(CrashedPaused), Some(Crashed), None, Some(Crashed), Some(Ended)]),
+            (
+                CrashedPaused,
+                [
+                    Some(CrashedPaused),
+                    Some(Crashed),
+                    Some(Paused),
+                    Some(CrashedPaused),
+                    Some(Ended),
+                ],
+            ),
+            (Ended, [None, None, None, None, Some(Ended)]),
         ];
         for (state, expected) in table {
-            let found = [Pause, Resume, Reset, Stop].map(|request| state.on(request).ok());
+            let found = [Pause, Resume, Reset, Attend, Stop].map(|request| state.on(request).ok());
             assert_eq!(found, expected, "{state:?}");
         }
     }

@@ -54,6 +54,75 @@ fn a_guest_runs_sleeps_is_paused_resumed_and_reset() {
     assert_eq!(machine.vcpus.thread_ids(), [0]);
 }
 
+// Loads a GDT and an IDT with a handler for NMIs that reports 0x4e; then sleeps.
+guest!(
+    ".code32",
+    vt_nmi,
+    vt_nmi_end,
+    "lgdt vt_gdt_ptr - vt_nmi + 0x100000",
+    "ljmp $8, $(1f - vt_nmi + 0x100000)",
+    "1: lidt vt_idt_ptr - vt_nmi + 0x100000",
+    "movl $0x80000, %esp",
+    "movl $(vt_handler - vt_nmi + 0x100000), %eax",
+    "movw %ax, vt_idt - vt_nmi + 0x100010",
+    "movw $8, vt_idt - vt_nmi + 0x100012",
+    "movw $0x8e00, vt_idt - vt_nmi + 0x100014",
+    "shrl $16, %eax",
+    "movw %ax, vt_idt - vt_nmi + 0x100016",
+    "movb $0x41, %al",
+    "outb %al, $0xe0",
+    "2: hlt",
+    "jmp 2b",
+    "vt_handler: movb $0x4e, %al",
+    "outb %al, $0xe0",
+    "3: hlt",
+    "jmp 3b",
+    ".balign 8",
+    "vt_gdt: .quad 0",
+    ".quad 0x00cf9a000000ffff",
+    "vt_gdt_ptr: .word 15",
+    ".long vt_gdt - vt_nmi + 0x100000",
+    ".balign 8",
+    "vt_idt: .fill 3, 8, 0",
+    "vt_idt_ptr: .word 23",
+    ".long vt_idt - vt_nmi + 0x100000",
+);
+
+#[test]
+fn an_nmi_reaches_a_sleeping_guest_and_one_that_is_paused_takes_it_later() {
+    let name = "an_nmi_reaches_a_sleeping_guest_and_one_that_is_paused_takes_it_later";
+    for paused in [false, true] {
+        let Some(kvm) = kvm(name) else { return };
+        let machine = Machine::flat32(kvm, 1, code!(vt_nmi, vt_nmi_end));
+        block_on(machine.vcpus.resume()).unwrap();
+        assert_eq!(machine.reported() & 0xff, 0x41);
+        if paused {
+            block_on(machine.vcpus.pause()).unwrap();
+        }
+        block_on(machine.vcpus.nmi()).unwrap();
+        if paused {
+            assert!(machine.port.try_recv().is_err());
+            block_on(machine.vcpus.resume()).unwrap();
+        }
+        assert_eq!(machine.reported() & 0xff, 0x4e);
+        machine.finish();
+    }
+}
+
+#[test]
+fn a_vcpu_can_be_asked_where_linear_addresses_lead() {
+    let Some(kvm) = kvm("a_vcpu_can_be_asked_where_linear_addresses_lead") else { return };
+    let machine = Machine::flat32(kvm, 1, code!(vt_sleeper, vt_sleeper_end));
+    let ask = |cpu| block_on(machine.vcpus.linear(cpu));
+    assert_eq!(ask(0).unwrap(), Some(crate::linear::Linear::flat()));
+    block_on(machine.vcpus.resume()).unwrap();
+    assert_eq!(ask(0).unwrap().unwrap().translate(&machine.ram, CODE), Some(CODE));
+    assert_eq!(ask(1).unwrap(), None);
+    block_on(machine.vcpus.stop()).unwrap();
+    assert!(matches!(ask(0), Err(VcpuError::Ended)));
+    assert!(matches!(block_on(machine.vcpus.nmi()), Err(VcpuError::Ended)));
+}
+
 // Counts on the reporting port without end.
 guest!(
     ".code32",

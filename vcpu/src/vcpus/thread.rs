@@ -1,7 +1,7 @@
 //! The life of a vCPU thread: commands, `KVM_RUN`, exits.
 
 use super::VcpuError;
-use super::control::{Command, Control};
+use super::control::{Command, Control, Work};
 use super::event::{EventSink, Panic, VcpuEvent};
 use super::exits::{InternalError, internal_error, port_access};
 use super::power::PowerOn;
@@ -9,7 +9,7 @@ use super::signal::Kickable;
 use super::state::{Request, State};
 use crate::address_space::AddressSpace;
 use crate::emulate::{self, Completion};
-use crate::kvm::Vm;
+use crate::kvm::{KvmError, Vm};
 use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::sync::Arc;
@@ -230,7 +230,7 @@ impl Cpu {
 
     /// Carries a command out and answers it.
     fn obey(&mut self, state: State, command: Command, kickable: &Kickable) -> State {
-        let Command { request, reload, ticket } = command;
+        let Command { request, work, ticket } = command;
         let next = match state.on(request) {
             Ok(next) => next,
             Err(error) => {
@@ -245,10 +245,18 @@ impl Cpu {
             }
             Request::Reset => {
                 kickable.clear();
-                if let Err(error) = self.reset(reload) {
+                if let Err(error) = self.reset(work) {
                     ticket.fail(error);
                     return State::CrashedPaused;
                 }
+            }
+            Request::Attend => {
+                if let Work::Attention(attention) = work
+                    && let Err(error) = attention(&self.fd)
+                {
+                    ticket.fail(KvmError::refused("attend to a vCPU")(error).into());
+                }
+                return next;
             }
             Request::Pause | Request::Resume | Request::Stop => {}
         }
@@ -256,9 +264,9 @@ impl Cpu {
         next
     }
 
-    fn reset(&mut self, reload: Option<super::control::Reload>) -> Result<(), VcpuError> {
-        let boot = reload.map(|reload| reload()).transpose()?;
-        if let Some(boot) = boot {
+    fn reset(&mut self, work: Work) -> Result<(), VcpuError> {
+        if let Work::Reload(reload) = work {
+            let boot = reload()?;
             self.vm.reset_chips()?;
             self.power_on.restore(&self.fd)?;
             self.power_on.boot(&self.fd, &boot)?;
