@@ -1,7 +1,7 @@
 //! What a machine is made of, checked and free of option syntax.
 
 use devices::block::FileOptions;
-use monitor::Endpoint;
+use monitor::{ActionSet, Endpoint};
 use std::path::PathBuf;
 use vcpu::cpuid::{CpuModel, Topology};
 
@@ -25,8 +25,7 @@ pub(crate) struct Config {
     pub(crate) start_paused: bool,
     /// `-preconfig`: wait for `x-exit-preconfig` first.
     pub(crate) preconfig: bool,
-    pub(crate) no_reboot: bool,
-    pub(crate) no_shutdown: bool,
+    pub(crate) actions: ActionSet,
     pub(crate) reactor: ReactorConfig,
 }
 

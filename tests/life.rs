@@ -83,6 +83,33 @@ fn no_reboot_and_no_shutdown_do_what_they_say() {
 }
 
 #[test]
+fn actions_can_be_changed_while_the_guest_runs() {
+    if !testkit::kvm("actions_can_be_changed_while_the_guest_runs") {
+        return;
+    }
+    let mut vmm = Vmm::start(RINGVISOR, &["-action", "panic=none"]);
+    let mut qmp = vmm.qmp();
+    vmm.wait_for("guest> ");
+    qmp.execute_with("set-action", json!({"panic": "pause", "shutdown": "pause"}));
+    vmm.type_in("crash\r");
+    assert_eq!(qmp.wait_event("GUEST_PANICKED")["data"]["action"], "pause");
+    qmp.wait_event("STOP");
+    assert_eq!(qmp.execute("query-status")["status"], "guest-panicked");
+    let refused = qmp.execute_raw("cont", serde_json::Value::Null);
+    assert_eq!(refused["error"]["desc"], "Resetting the Virtual Machine is required");
+    qmp.execute("system_reset");
+    qmp.wait_event("RESET");
+    qmp.execute("cont");
+    vmm.wait_for_count("guest> ", 2);
+    vmm.type_in("poweroff\r");
+    qmp.wait_event("SHUTDOWN");
+    qmp.wait_event("STOP");
+    assert_eq!(qmp.execute("query-status")["status"], "shutdown");
+    qmp.execute("quit");
+    assert_eq!(vmm.finish().code(), 0);
+}
+
+#[test]
 fn paused_start_waits_for_cont() {
     if !testkit::kvm("paused_start_waits_for_cont") {
         return;

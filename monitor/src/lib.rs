@@ -28,13 +28,16 @@ mod session;
 mod tests;
 pub mod wire;
 
+pub use commands::actions::{
+    ActionSet, Actions, PanicAction, RebootAction, SetAction, ShutdownAction, WatchdogAction,
+};
 pub use commands::guest::{
     MachineInfo, MemorySizeInfo, PciDeviceClass, PciDeviceId, PciDeviceInfo, PciInfo,
     PciMemoryRegion,
 };
 pub use error::{ErrorClass, QmpError};
 pub use hmp::{Echo, HmpSession};
-pub use machine::{Cpu, KvmInfo, Machine, RunState, Uuid};
+pub use machine::{Cpu, KvmInfo, Machine, RunState, Uuid, reset_required};
 pub use monitor::Monitor;
 pub use session::endpoint::{Address, Endpoint, EndpointError};
 pub use session::hub::EventSink;

@@ -1,5 +1,6 @@
 //! What the monitor needs of a machine. The program implements it; nothing here knows how.
 
+use crate::commands::actions::Actions;
 use crate::commands::guest::{MachineInfo, MemorySizeInfo, PciInfo};
 use crate::error::QmpError;
 use crate::{BoxFuture, qapi_enum, qapi_struct};
@@ -94,6 +95,11 @@ pub struct Cpu {
     pub thread: u32,
 }
 
+/// The error of `cont` in a state that only a reset leads out of.
+pub fn reset_required() -> QmpError {
+    QmpError::generic("Resetting the Virtual Machine is required")
+}
+
 /// The machine that the commands act on.
 ///
 /// Those that give no future are snapshots: they are called in any context, return at once and take no lock
@@ -112,6 +118,9 @@ pub trait Machine: Send + Sync + 'static {
 
     /// Whether the machine runs on KVM.
     fn kvm(&self) -> KvmInfo;
+
+    /// What is done when the guest reboots, shuts down or panics.
+    fn actions(&self) -> &Actions;
 
     /// The machine's identifier (`-uuid`); zeros where none was given.
     fn uuid(&self) -> Uuid {
@@ -147,7 +156,9 @@ pub trait Machine: Send + Sync + 'static {
     /// nothing otherwise.
     fn stop(&self) -> BoxFuture<'_, Result<(), QmpError>>;
 
-    /// Lets the vCPUs run. Emits RESUME if they stood still; does nothing otherwise.
+    /// Lets the vCPUs run. Emits RESUME if they stood still; does nothing if they run. Fails with
+    /// [`reset_required`] where only a reset leads on: judged when it is this call's turn to
+    /// change the state, not before.
     fn cont(&self) -> BoxFuture<'_, Result<(), QmpError>>;
 
     /// Resets the machine, or asks for it. Emits RESET.

@@ -1,7 +1,7 @@
 //! Connections leave nothing behind. In a process of its own, because it counts descriptors.
 
 use monitor::wire::Style;
-use monitor::{BoxFuture, Endpoint, KvmInfo, Machine, Monitor, QmpError, RunState};
+use monitor::{Actions, BoxFuture, Endpoint, KvmInfo, Machine, Monitor, QmpError, RunState};
 use reactor::sync::oneshot;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-struct NoMachine;
+#[derive(Default)]
+struct NoMachine(Actions);
 
 impl Machine for NoMachine {
     fn name(&self) -> Option<String> {
@@ -21,6 +22,9 @@ impl Machine for NoMachine {
     }
     fn kvm(&self) -> KvmInfo {
         KvmInfo { enabled: false, present: false }
+    }
+    fn actions(&self) -> &Actions {
+        &self.0
     }
     fn stop(&self) -> BoxFuture<'_, Result<(), QmpError>> {
         Box::pin(async { Ok(()) })
@@ -91,7 +95,7 @@ fn a_thousand_connections_leave_no_descriptors() {
     let result = reactor::run(config, move |reactors| async move {
         let monitor = Monitor::new(&reactors);
         monitor.listen_qmp(&Endpoint::unix(&path), Style::Line).unwrap();
-        monitor.start(Arc::new(NoMachine));
+        monitor.start(Arc::new(NoMachine::default()));
         let (done, ended) = oneshot::channel();
         let clients = std::thread::spawn(move || {
             cycles(&path);

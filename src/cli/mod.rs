@@ -2,6 +2,7 @@
 //!
 //! Parsed by hand: options with one dash and long names are not what argument crates speak.
 
+mod action;
 mod drive;
 mod help;
 mod keyval;
@@ -9,7 +10,7 @@ mod keyval;
 use crate::config::{Config, ReactorConfig, Serial};
 use drive::Drives;
 use keyval::KeyVal;
-use monitor::Endpoint;
+use monitor::{ActionSet, Endpoint, RebootAction, ShutdownAction};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use vcpu::cpuid::Topology;
@@ -42,8 +43,7 @@ struct Raw {
     no_defaults: bool,
     start_paused: bool,
     preconfig: bool,
-    no_reboot: bool,
-    no_shutdown: bool,
+    actions: ActionSet,
     reactor: ReactorConfig,
 }
 
@@ -65,8 +65,8 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
             "preconfig" => raw.preconfig = true,
             "nographic" => raw.nographic = true,
             "nodefaults" => raw.no_defaults = true,
-            "no-reboot" => raw.no_reboot = true,
-            "no-shutdown" => raw.no_shutdown = true,
+            "no-reboot" => raw.actions.reboot = RebootAction::Shutdown,
+            "no-shutdown" => raw.actions.shutdown = ShutdownAction::Pause,
             // KVM is the only accelerator, so this is what happens anyway.
             "enable-kvm" => {}
             _ => {
@@ -112,6 +112,7 @@ impl Raw {
             }
             "machine" | "M" => machine(&value)?,
             "accel" => accel(&value)?,
+            "action" => action::parse(&mut self.actions, &value)?,
             "reactor" => self.reactor = reactor(&value)?,
             _ => return Err(format!("-{option} is not handled")),
         }
@@ -159,8 +160,7 @@ impl Raw {
             serial,
             start_paused: self.start_paused,
             preconfig: self.preconfig,
-            no_reboot: self.no_reboot,
-            no_shutdown: self.no_shutdown,
+            actions: self.actions,
             reactor: self.reactor,
         })
     }

@@ -1,5 +1,6 @@
 use super::{Invocation, parse};
 use crate::config::{Config, Image, Serial};
+use monitor::{ActionSet, PanicAction, WatchdogAction};
 use std::ffi::OsString;
 
 fn config(args: &[&str]) -> Config {
@@ -89,6 +90,14 @@ fn mistakes_are_named_with_what_to_do() {
         (&["-initrd", "x"], "-initrd needs a -kernel"),
         (&["-reactor", "cores=3-1"], "-reactor: cores=3-1: write host CPUs as 0-3 or 0:2:5-7"),
         (
+            &["-action", "reset=no"],
+            "-action: there is no 'reset' here; there are reboot, shutdown, panic, watchdog",
+        ),
+        (
+            &["-action", "panic=hang"],
+            "-action: Parameter 'panic' does not accept value 'hang'; see: ringvisor -help",
+        ),
+        (
             &["-serial", "tape"],
             "-serial tape: there is no such back end; there are stdio, mon:stdio, file:PATH, null, none",
         ),
@@ -102,6 +111,16 @@ fn mistakes_are_named_with_what_to_do() {
 #[test]
 fn kvm_in_a_list_of_accelerators_is_found() {
     config(&["-accel", "tcg:kvm", "-machine", "pc,accel=kvm"]);
+}
+
+#[test]
+fn actions_have_the_words_of_set_action_and_two_short_forms() {
+    let actions = |args: &[&str]| config(args).actions;
+    assert_eq!(actions(&[]), ActionSet::default());
+    assert_eq!(actions(&["-no-reboot"]), actions(&["-action", "reboot=shutdown"]));
+    assert_eq!(actions(&["-no-shutdown"]), actions(&["-action", "shutdown=pause"]));
+    let both = actions(&["-action", "panic=exit-failure,watchdog=none", "-action", "panic=pause"]);
+    assert_eq!((both.panic, both.watchdog), (PanicAction::Pause, WatchdogAction::None));
 }
 
 #[test]

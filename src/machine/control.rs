@@ -2,7 +2,10 @@
 
 use super::{Machine, pci};
 use monitor::event::{Powerdown, ShutdownCause};
-use monitor::{BoxFuture, Cpu, KvmInfo, MachineInfo, MemorySizeInfo, PciInfo, QmpError, RunState};
+use monitor::{
+    Actions, BoxFuture, Cpu, KvmInfo, MachineInfo, MemorySizeInfo, PciInfo, QmpError, RunState,
+    reset_required,
+};
 use vcpu::cpuid::Topology;
 
 impl monitor::Machine for Machine {
@@ -16,6 +19,10 @@ impl monitor::Machine for Machine {
 
     fn kvm(&self) -> KvmInfo {
         KvmInfo { present: true, enabled: true }
+    }
+
+    fn actions(&self) -> &Actions {
+        &self.actions
     }
 
     fn cpus(&self) -> Vec<Cpu> {
@@ -61,10 +68,7 @@ impl monitor::Machine for Machine {
     }
 
     fn cont(&self) -> BoxFuture<'_, Result<(), QmpError>> {
-        Box::pin(async {
-            self.resume().await;
-            Ok(())
-        })
+        Box::pin(async { if self.resume().await { Ok(()) } else { Err(reset_required()) } })
     }
 
     fn system_reset(&self) -> BoxFuture<'_, Result<(), QmpError>> {

@@ -2,10 +2,10 @@
 
 use super::Machine;
 use super::requests::Request;
-use monitor::RunState;
 use monitor::event::{
     GuestPanicAction, GuestPanicked, Reset, Resume, Shutdown, ShutdownCause, Stop,
 };
+use monitor::{PanicAction, RebootAction, RunState, ShutdownAction};
 use std::sync::Arc;
 
 /// Takes requests up until one ends the process; then stops the guest and closes its images.
@@ -39,15 +39,20 @@ impl Machine {
         }
     }
 
-    /// Lets the vCPUs run; RESUME is emitted if they stood still.
-    pub(super) async fn resume(&self) {
+    /// Lets the vCPUs run; RESUME is emitted if they stood still. False where a reset must come
+    /// first: the state is looked at when no other change of it is under way.
+    pub(super) async fn resume(&self) -> bool {
         let _alone = self.transition.lock().await;
         let state = self.run_state();
-        if state != RunState::Running && !state.needs_reset() {
+        if state.needs_reset() {
+            return false;
+        }
+        if state != RunState::Running {
             self.set_run_state(RunState::Running);
             self.events.emit(&Resume {});
             self.settled(self.vcpus.resume()).await;
         }
+        true
     }
 
     /// Waits for the answer of every vCPU. One that has ended gives none; its own event says why.
@@ -66,32 +71,22 @@ impl Machine {
                     return Ok(status);
                 }
                 Request::PowerOff => {
-                    let reason = ShutdownCause::GuestShutdown;
-                    self.events.emit(&Shutdown { guest: true, reason });
-                    if !self.no_shutdown {
+                    if self.shut_down(true, ShutdownCause::GuestShutdown).await {
                         return Ok(0);
                     }
-                    self.pause(RunState::Shutdown).await;
                 }
                 Request::Reset { cause } => {
                     let guest = cause == ShutdownCause::GuestReset;
-                    if guest && self.no_reboot {
-                        self.events.emit(&Shutdown { guest, reason: cause });
-                        if !self.no_shutdown {
+                    if guest && self.actions.get().reboot == RebootAction::Shutdown {
+                        if self.shut_down(guest, cause).await {
                             return Ok(0);
                         }
-                        self.pause(RunState::Shutdown).await;
                         continue;
                     }
                     self.reset(guest, cause).await?;
                 }
-                Request::Panic(panic) => {
-                    let action = GuestPanicAction::Poweroff;
-                    self.events.emit(&GuestPanicked { action });
-                    let reason = ShutdownCause::GuestPanic;
-                    self.events.emit(&Shutdown { guest: true, reason });
-                    return Err(panic.to_string());
-                }
+                Request::Panic(panic) => self.panicked(panic.to_string()).await?,
+                Request::Crashed(text) => self.panicked(text).await?,
                 Request::Failed(text) => {
                     let reason = ShutdownCause::HostError;
                     self.events.emit(&Shutdown { guest: false, reason });
@@ -99,6 +94,40 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// A shutdown, as the actions say. True: this program ends.
+    async fn shut_down(&self, guest: bool, reason: ShutdownCause) -> bool {
+        self.events.emit(&Shutdown { guest, reason });
+        if self.actions.get().shutdown == ShutdownAction::Poweroff {
+            return true;
+        }
+        self.pause(RunState::Shutdown).await;
+        false
+    }
+
+    /// The guest cannot go on, for the reason `text`. An error ends this program.
+    async fn panicked(&self, text: String) -> Result<(), String> {
+        let panic = self.actions.get().panic;
+        let action = match panic {
+            PanicAction::Pause => GuestPanicAction::Pause,
+            PanicAction::Shutdown | PanicAction::ExitFailure => GuestPanicAction::Poweroff,
+            PanicAction::None => GuestPanicAction::Run,
+        };
+        self.events.emit(&GuestPanicked { action });
+        let reason = ShutdownCause::GuestPanic;
+        match panic {
+            PanicAction::Pause => self.pause(RunState::GuestPanicked).await,
+            PanicAction::Shutdown if !self.shut_down(true, reason).await => {}
+            PanicAction::Shutdown => return Err(text),
+            PanicAction::ExitFailure => {
+                self.events.emit(&Shutdown { guest: true, reason });
+                return Err(text);
+            }
+            PanicAction::None => {}
+        }
+        tracing::warn!("the guest has panicked: {text}");
+        Ok(())
     }
 
     /// Everything back to power-on; a guest that ran runs on from its first instruction.

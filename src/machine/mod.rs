@@ -20,7 +20,7 @@ use disks::DiskDevice;
 use futures_util::future::select;
 use monitor::event::ShutdownCause;
 use monitor::wire::Style;
-use monitor::{Address, EventSink, Monitor, RunState};
+use monitor::{Actions, Address, EventSink, Monitor, RunState};
 use reactor::{Fd, Reactors, signal::Signals};
 use requests::Requests;
 use std::pin::pin;
@@ -37,8 +37,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// A guest and everything that belongs to it.
 pub(super) struct Machine {
     name: Option<String>,
-    no_reboot: bool,
-    no_shutdown: bool,
+    actions: Actions,
     ram: Arc<Ram>,
     boot: Arc<Boot>,
     board: Board,
@@ -77,8 +76,7 @@ impl Machine {
         }
         Ok(Self {
             name: config.name.clone(),
-            no_reboot: config.no_reboot,
-            no_shutdown: config.no_shutdown,
+            actions: Actions::new(config.actions),
             ram,
             boot,
             board,

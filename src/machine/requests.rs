@@ -24,6 +24,8 @@ pub(super) enum Request {
     },
     /// A vCPU cannot go on.
     Panic(Box<Panic>),
+    /// The guest says that it cannot go on.
+    Crashed(String),
     /// The accelerator failed.
     Failed(String),
 }
@@ -32,6 +34,7 @@ pub(super) enum Request {
 struct Pending {
     exit: Option<(ShutdownCause, u8)>,
     panic: Option<Box<Panic>>,
+    crashed: Option<String>,
     failed: Option<String>,
     power_off: bool,
     reset: Option<ShutdownCause>,
@@ -83,7 +86,10 @@ impl Requests {
                 pending.panic.get_or_insert(panic);
             }),
             VcpuEvent::Crash { cpu } => {
-                self.failed(format!("vCPU {cpu}: the guest reported a crash"));
+                let text = format!("vCPU {cpu}: the guest reported a crash");
+                self.add(|pending| {
+                    pending.crashed.get_or_insert(text);
+                });
             }
             VcpuEvent::Failed { cpu, error } => self.failed(format!("vCPU {cpu}: {error}")),
         }
@@ -125,6 +131,9 @@ impl Requests {
         }
         if let Some(panic) = pending.panic.take() {
             return Some(Request::Panic(panic));
+        }
+        if let Some(text) = pending.crashed.take() {
+            return Some(Request::Crashed(text));
         }
         if let Some(text) = pending.failed.take() {
             return Some(Request::Failed(text));

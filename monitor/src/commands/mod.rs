@@ -6,6 +6,7 @@
     reason = "handlers have one shape, whether they can fail or not"
 )]
 
+pub(crate) mod actions;
 pub(crate) mod descriptors;
 pub(crate) mod guest;
 pub(crate) mod inspect;
@@ -23,6 +24,7 @@ use crate::wire::{Style, Writer};
 pub(crate) fn registry() -> Registry<Env> {
     let mut registry = Registry::new();
     monitor::register(&mut registry);
+    actions::register(&mut registry);
     run_state::register(&mut registry);
     inspect::register(&mut registry);
     guest::register(&mut registry);

@@ -36,11 +36,7 @@ pub(crate) async fn stop(env: Env, (): ()) -> Result<(), QmpError> {
 }
 
 pub(crate) async fn cont(env: Env, (): ()) -> Result<(), QmpError> {
-    let machine = env.machine()?;
-    if machine.run_state().needs_reset() {
-        return Err(QmpError::generic("Resetting the Virtual Machine is required"));
-    }
-    machine.cont().await
+    env.machine()?.cont().await
 }
 
 pub(crate) async fn system_reset(env: Env, (): ()) -> Result<(), QmpError> {

@@ -4,12 +4,12 @@ use super::client::Client;
 use crate::EventSink;
 use crate::core::{Core, Env};
 use crate::event::{self, ShutdownCause};
-use crate::machine::{Cpu, KvmInfo, Machine, RunState};
+use crate::machine::{Cpu, KvmInfo, Machine, RunState, reset_required};
 use crate::registry::{Command, Registry};
 use crate::wire::Style;
 use crate::{
-    BoxFuture, Endpoint, MemorySizeInfo, Monitor, PciDeviceClass, PciDeviceId, PciDeviceInfo,
-    PciInfo, PciMemoryRegion, QmpError, commands, qapi_struct,
+    Actions, BoxFuture, Endpoint, MemorySizeInfo, Monitor, PciDeviceClass, PciDeviceId,
+    PciDeviceInfo, PciInfo, PciMemoryRegion, QmpError, commands, qapi_struct,
 };
 use reactor::Reactors;
 use reactor::sync::{Notify, oneshot};
@@ -173,11 +173,17 @@ pub(super) struct FakeMachine {
     state: Mutex<RunState>,
     events: EventSink,
     pub(super) quits: Mutex<u32>,
+    pub(super) actions: Actions,
 }
 
 impl FakeMachine {
     pub(super) fn new(events: EventSink) -> Self {
-        Self { state: Mutex::new(RunState::Running), events, quits: Mutex::new(0) }
+        Self {
+            state: Mutex::new(RunState::Running),
+            events,
+            quits: Mutex::new(0),
+            actions: Actions::default(),
+        }
     }
 
     pub(super) fn set(&self, state: RunState) -> RunState {
@@ -209,6 +215,10 @@ impl Machine for FakeMachine {
     fn cpus(&self) -> Vec<Cpu> {
         let cpu = |(n, thread_id)| Cpu { thread_id, socket: 0, core: n, thread: 0 };
         (0..).zip([101, 102]).map(cpu).collect()
+    }
+
+    fn actions(&self) -> &Actions {
+        &self.actions
     }
 
     fn memory_size(&self) -> MemorySizeInfo {
@@ -268,6 +278,9 @@ impl Machine for FakeMachine {
 
     fn cont(&self) -> BoxFuture<'_, Result<(), QmpError>> {
         Box::pin(in_main(|| {
+            if self.run_state().needs_reset() {
+                return Err(reset_required());
+            }
             if self.set(RunState::Running) != RunState::Running {
                 self.events.emit(&event::Resume {});
             }
