@@ -110,6 +110,32 @@ fn actions_can_be_changed_while_the_guest_runs() {
 }
 
 #[test]
+fn memory_can_be_saved_by_both_kinds_of_address() {
+    if !testkit::kvm("memory_can_be_saved_by_both_kinds_of_address") {
+        return;
+    }
+    let mut vmm = Vmm::start(RINGVISOR, &["-smp", "2"]);
+    vmm.wait_for("guest> ");
+    let mut qmp = vmm.qmp();
+    qmp.execute("stop");
+    let (by_cpu, physical) = (vmm.dir().join("virtual"), vmm.dir().join("physical"));
+    // The embedded guest maps its memory one to one.
+    for cpu in 0..2 {
+        let arguments =
+            json!({"val": 0x10_0000, "size": 0x100_0000, "filename": by_cpu, "cpu-index": cpu});
+        qmp.execute_with("memsave", arguments);
+        let arguments = json!({"val": 0x10_0000, "size": 0x100_0000, "filename": physical});
+        qmp.execute_with("pmemsave", arguments);
+        let saved = std::fs::read(&by_cpu).unwrap();
+        assert_eq!(saved.len(), 0x100_0000);
+        assert!(saved.iter().any(|byte| *byte != 0));
+        assert!(saved == std::fs::read(&physical).unwrap(), "CPU {cpu}");
+    }
+    qmp.execute("quit");
+    assert_eq!(vmm.finish().code(), 0);
+}
+
+#[test]
 fn paused_start_waits_for_cont() {
     if !testkit::kvm("paused_start_waits_for_cont") {
         return;

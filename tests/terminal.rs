@@ -87,6 +87,54 @@ fn mode(user: &std::fs::File) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Starts the program on a terminal; it is ended when it does not end by itself.
+fn start(program: OwnedFd) -> std::process::Child {
+    Command::new("timeout")
+        .args(["--foreground", "120", RINGVISOR])
+        .stdin(Stdio::from(program.try_clone().unwrap()))
+        .stdout(Stdio::from(program.try_clone().unwrap()))
+        .stderr(Stdio::from(program))
+        .spawn()
+        .unwrap()
+}
+
+/// Reads up to `text` and gives everything read, without carriage returns.
+fn read_to(user: &mut std::fs::File, text: &str) -> String {
+    let (mut seen, mut chunk) = (String::new(), [0; 1024]);
+    while !seen.contains(text) {
+        let read = user.read(&mut chunk);
+        let n = read.unwrap_or_else(|error| panic!("{text:?} never came ({error}): {seen}"));
+        seen.push_str(&String::from_utf8_lossy(&chunk[..n]).replace('\r', ""));
+    }
+    seen
+}
+
+#[test]
+fn the_monitor_on_a_terminal_completes_remembers_and_pages() {
+    if !testkit::kvm("the_monitor_on_a_terminal_completes_remembers_and_pages") {
+        return;
+    }
+    let (program, mut user) = pty();
+    let size = Command::new("stty")
+        .args(["rows", "6", "cols", "100"])
+        .stdin(Stdio::from(user.try_clone().unwrap()))
+        .status();
+    assert!(size.unwrap().success());
+    let mut child = start(program);
+    read_to(&mut user, "guest> ");
+    user.write_all(b"\x01c").unwrap();
+    read_to(&mut user, "(ringvisor) ");
+    user.write_all(b"info stat\t\r").unwrap();
+    read_to(&mut user, "VM status: running\n(ringvisor) ");
+    user.write_all(b"stop\r\x1b[A\x1b[A\r").unwrap();
+    read_to(&mut user, "VM status: paused\n(ringvisor) ");
+    user.write_all(b"help\r").unwrap();
+    let page = read_to(&mut user, "-- more --");
+    assert_eq!(page.matches(" -- ").count(), 5 + 1, "{page}");
+    user.write_all(b"qquit\r").unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
 #[test]
 fn terminal_gets_its_mode_back() {
     if !testkit::kvm("terminal_gets_its_mode_back") {
@@ -94,18 +142,8 @@ fn terminal_gets_its_mode_back() {
     }
     let (program, mut user) = pty();
     let before = mode(&user);
-    let mut child = Command::new(RINGVISOR)
-        .stdin(Stdio::from(program.try_clone().unwrap()))
-        .stdout(Stdio::from(program.try_clone().unwrap()))
-        .stderr(Stdio::from(program))
-        .spawn()
-        .unwrap();
-    let mut seen = String::new();
-    let mut chunk = [0; 1024];
-    while !seen.contains("guest> ") {
-        let n = user.read(&mut chunk).unwrap();
-        seen.push_str(&String::from_utf8_lossy(&chunk[..n]));
-    }
+    let mut child = start(program);
+    read_to(&mut user, "guest> ");
     assert_ne!(mode(&user), before, "the terminal is raw while the guest has it");
     // Ctrl-C is the guest's, Ctrl-A X is ours.
     user.write_all(b"\x03\x01x").unwrap();

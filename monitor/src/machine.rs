@@ -5,6 +5,8 @@ use crate::commands::guest::{MachineInfo, MemorySizeInfo, PciInfo};
 use crate::error::QmpError;
 use crate::{BoxFuture, qapi_enum, qapi_struct};
 use std::fmt;
+use vcpu::linear::Linear;
+use vcpu::memory::Ram;
 
 qapi_enum! {
     /// The state of the machine, as QEMU names it.
@@ -130,6 +132,23 @@ pub trait Machine: Send + Sync + 'static {
     /// The vCPUs in the order of their indices.
     fn cpus(&self) -> Vec<Cpu> {
         Vec::new()
+    }
+
+    /// The guest's memory; `None` where there is none.
+    fn ram(&self) -> Option<&Ram> {
+        None
+    }
+
+    /// How a vCPU, which exists, translates linear addresses at this moment.
+    fn linear(&self, cpu: u32) -> BoxFuture<'_, Result<Linear, QmpError>> {
+        let error = QmpError::generic(format!("CPU {cpu} cannot be looked into"));
+        Box::pin(std::future::ready(Err(error)))
+    }
+
+    /// Gives every vCPU a non-maskable interrupt.
+    fn inject_nmi(&self) -> BoxFuture<'_, Result<(), QmpError>> {
+        let error = QmpError::generic("machine does not provide NMIs");
+        Box::pin(std::future::ready(Err(error)))
     }
 
     /// The sizes of the guest's memory.

@@ -2,6 +2,7 @@
 
 use super::escape::{Escape, HELP, Typed};
 use super::output::Output;
+use super::terminal;
 use devices::legacy::Serial;
 use monitor::{Echo, HmpSession, Monitor};
 use reactor::sync::Notify;
@@ -96,6 +97,9 @@ impl Mux {
 
     async fn feed_monitor(&mut self, bytes: &[u8]) {
         let Some(hmp) = &mut self.hmp else { return };
+        // It may have been resized.
+        let (rows, columns) = terminal::screen();
+        hmp.set_screen(rows, columns);
         let answer = hmp.input(bytes).await;
         self.stdin.output.print(&answer);
     }

@@ -5,6 +5,14 @@ use nix::sys::termios::{
 };
 use std::io::IsTerminal;
 
+/// Rows and columns of the terminal on stdin; zeros where there is none or it does not say.
+pub(crate) fn screen() -> (u16, u16) {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes one `winsize`, which is ours and lives over the call (ioctl_tty(2)).
+    let result = unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+    if result == 0 { (size.ws_row, size.ws_col) } else { (0, 0) }
+}
+
 /// The terminal is in raw mode while this lives: each key goes to the guest, Ctrl-C included.
 pub(crate) struct RawTerminal {
     before: Termios,

@@ -7,6 +7,8 @@ use monitor::{
     reset_required,
 };
 use vcpu::cpuid::Topology;
+use vcpu::linear::Linear;
+use vcpu::memory::Ram;
 
 impl monitor::Machine for Machine {
     fn name(&self) -> Option<String> {
@@ -35,6 +37,25 @@ impl monitor::Machine for Machine {
             thread: index % threads,
         };
         self.vcpus.thread_ids().into_iter().zip(0..).map(cpu).collect()
+    }
+
+    fn ram(&self) -> Option<&Ram> {
+        Some(&self.ram)
+    }
+
+    fn linear(&self, cpu: u32) -> BoxFuture<'_, Result<Linear, QmpError>> {
+        Box::pin(async move {
+            let failed =
+                |why: &dyn std::fmt::Display| QmpError::generic(format!("CPU {cpu}: {why}"));
+            let linear = self.vcpus.linear(cpu).await.map_err(|error| failed(&error))?;
+            linear.ok_or_else(|| failed(&"there is no such CPU"))
+        })
+    }
+
+    fn inject_nmi(&self) -> BoxFuture<'_, Result<(), QmpError>> {
+        Box::pin(async {
+            self.vcpus.nmi().await.map_err(|error| QmpError::generic(error.to_string()))
+        })
     }
 
     fn memory_size(&self) -> MemorySizeInfo {

@@ -104,6 +104,20 @@ qapi_struct! {
 }
 
 qapi_struct! {
+    /// A place for vCPUs.
+    pub struct HotpluggableCPU {
+        /// The type of object to plug in there.
+        pub ty: String = "type",
+        /// How many vCPUs that is.
+        pub vcpus_count: i64 = "vcpus-count",
+        /// Where it is.
+        pub props: CpuInstanceProperties = "props",
+        /// The path of the object that is there.
+        pub qom_path: Option<String> = "qom-path",
+    }
+}
+
+qapi_struct! {
     /// The sizes of the guest's memory in bytes.
     pub struct MemorySizeInfo {
         /// What it was started with.
@@ -240,6 +254,12 @@ pub(super) fn register(registry: &mut Registry<Env>) {
     ));
     registry.add(Command::plain("query-cpus-fast", "The vCPUs.", query_cpus_fast));
     registry.add(Command::plain(
+        "query-hotpluggable-cpus",
+        "Places for vCPUs that can be plugged in while the machine runs; an error for a kind of \
+         machine that has none, as query-machines says.",
+        query_hotpluggable_cpus,
+    ));
+    registry.add(Command::plain(
         "query-memory-size-summary",
         "The sizes of the guest's memory.",
         query_memory_size_summary,
@@ -290,6 +310,10 @@ pub(crate) fn query_cpus_fast(env: &Env, (): ()) -> Result<Vec<CpuInfoFast>, Qmp
         target: SysEmuTarget::X86_64,
     };
     Ok(cpus.iter().enumerate().map(info).collect())
+}
+
+fn query_hotpluggable_cpus(_: &Env, (): ()) -> Result<Vec<HotpluggableCPU>, QmpError> {
+    Err(QmpError::generic("machine does not support hot-plugging CPUs"))
 }
 
 pub(crate) fn query_memory_size_summary(env: &Env, (): ()) -> Result<MemorySizeInfo, QmpError> {

@@ -10,6 +10,7 @@ pub(crate) mod actions;
 pub(crate) mod descriptors;
 pub(crate) mod guest;
 pub(crate) mod inspect;
+pub(crate) mod memory;
 pub(crate) mod monitor;
 pub(crate) mod reactors;
 pub(crate) mod run_state;
@@ -28,6 +29,7 @@ pub(crate) fn registry() -> Registry<Env> {
     run_state::register(&mut registry);
     inspect::register(&mut registry);
     guest::register(&mut registry);
+    memory::register(&mut registry);
     reactors::register(&mut registry);
     schema::register(&mut registry);
     descriptors::register(&mut registry);

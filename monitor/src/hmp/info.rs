@@ -1,5 +1,6 @@
 //! `info`: the queries of QMP as text.
 
+use super::args::Failure;
 use super::hardware;
 use super::table::HmpCommand;
 use crate::BoxFuture;
@@ -84,8 +85,8 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
     },
 ];
 
-fn ready<'a>(result: Result<String, QmpError>) -> BoxFuture<'a, Result<String, QmpError>> {
-    Box::pin(std::future::ready(result))
+fn ready<'a>(result: Result<String, QmpError>) -> BoxFuture<'a, Result<String, Failure>> {
+    Box::pin(std::future::ready(result.map_err(Failure::from)))
 }
 
 fn commands(env: &Env) -> Result<String, QmpError> {

@@ -1,25 +1,12 @@
-//! From bytes to lines.
+//! From bytes to lines, for peers that edit them themselves.
 
 /// The longest line; more is ignored up to its end.
-const LINE_BYTES_MAX: usize = 4095;
+pub(super) const LINE_BYTES_MAX: usize = 4095;
 
 const BACKSPACE: u8 = 0x08;
 const DELETE: u8 = 0x7f;
 const CTRL_C: u8 = 0x03;
 const CTRL_U: u8 = 0x15;
-
-/// What a byte led to.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Input {
-    /// Nothing to do but to echo this.
-    Echo(&'static [u8]),
-    /// Echo the byte itself.
-    EchoByte,
-    /// The line is complete.
-    Line(String),
-    /// The line was given up (Ctrl-C).
-    Abandoned,
-}
 
 /// Collects a line.
 #[derive(Debug, Default)]
@@ -30,58 +17,37 @@ pub(super) struct LineReader {
 }
 
 impl LineReader {
-    pub(super) fn take(&mut self, byte: u8) -> Input {
+    /// Takes a byte; gives the line that it ends.
+    pub(super) fn take(&mut self, byte: u8) -> Option<String> {
         let after_return = std::mem::replace(&mut self.after_return, byte == b'\r');
         match byte {
-            b'\n' if after_return => Input::Echo(b""),
+            b'\n' if after_return => {}
             b'\r' | b'\n' => {
                 let line = std::mem::take(&mut self.line);
-                Input::Line(String::from_utf8_lossy(&line).into_owned())
+                return Some(String::from_utf8_lossy(&line).into_owned());
             }
-            BACKSPACE | DELETE if self.erase() => Input::Echo(b"\x08 \x08"),
-            BACKSPACE | DELETE => Input::Echo(b""),
-            CTRL_U => {
-                while self.erase() {}
-                Input::Echo(b"\r\x1b[K")
-            }
-            CTRL_C => {
-                self.line.clear();
-                Input::Abandoned
-            }
-            0..=0x1f if byte != b'\t' => Input::Echo(b""),
-            _ if self.line.len() >= LINE_BYTES_MAX => Input::Echo(b"\x07"),
-            _ => {
-                self.line.push(byte);
-                Input::EchoByte
-            }
+            BACKSPACE | DELETE => self.erase(),
+            CTRL_U | CTRL_C => self.line.clear(),
+            0..=0x1f if byte != b'\t' => {}
+            _ if self.line.len() >= LINE_BYTES_MAX => {}
+            _ => self.line.push(byte),
         }
+        None
     }
 
-    /// Removes the last character. False when there is none.
-    fn erase(&mut self) -> bool {
-        while let Some(byte) = self.line.pop() {
-            let continues = byte & 0xc0 == 0x80;
-            if !continues {
-                return true;
-            }
-        }
-        false
+    /// Removes the last character.
+    fn erase(&mut self) {
+        while self.line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Input, LineReader};
+    use super::LineReader;
 
     fn lines(bytes: &[u8]) -> Vec<String> {
         let mut reader = LineReader::default();
-        let mut lines = Vec::new();
-        for byte in bytes {
-            if let Input::Line(line) = reader.take(*byte) {
-                lines.push(line);
-            }
-        }
-        lines
+        bytes.iter().filter_map(|byte| reader.take(*byte)).collect()
     }
 
     #[test]

@@ -4,9 +4,14 @@
 //! coroutine context, as coroutine commands of QMP do, so that it may wait; the session that it
 //! came from waits for it without holding anybody up. There is no nested event loop to run.
 
+mod args;
+mod complete;
+mod edit;
 mod hardware;
 mod info;
 mod line;
+mod memory;
+mod page;
 mod session;
 mod table;
 

@@ -1,7 +1,9 @@
 //! A session over any stream of bytes.
 
-use super::line::{Input, LineReader};
-use super::run_line;
+use super::edit::{Editor, Typed};
+use super::line::LineReader;
+use super::page::Pager;
+use super::{complete, run_line};
 use crate::core::{Core, Env};
 use reactor::{Fd, io};
 use std::sync::Arc;
@@ -11,23 +13,31 @@ const PROMPT: &str = "(ringvisor) ";
 /// Whether the session shows what is typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Echo {
-    /// The peer is a terminal in raw mode.
+    /// The peer is a terminal in raw mode: lines are edited here, with history and completion.
     On,
     /// The peer shows it itself, or is a program.
     Off,
 }
 
-/// A session of the human monitor: bytes in, bytes out. It edits no lines beyond backspace and
-/// Ctrl-U, and keeps no history.
+/// How input becomes lines.
+enum Input {
+    Terminal { editor: Editor, pager: Pager },
+    Plain(LineReader),
+}
+
+/// A session of the human monitor: bytes in, bytes out.
 pub struct HmpSession {
     core: Arc<Core>,
-    echo: Echo,
-    reader: LineReader,
+    input: Input,
 }
 
 impl HmpSession {
     pub(crate) fn new(core: Arc<Core>, echo: Echo) -> Self {
-        Self { core, echo, reader: LineReader::default() }
+        let input = match echo {
+            Echo::On => Input::Terminal { editor: Editor::new(PROMPT), pager: Pager::default() },
+            Echo::Off => Input::Plain(LineReader::default()),
+        };
+        Self { core, input }
     }
 
     /// What is shown first.
@@ -37,45 +47,63 @@ impl HmpSession {
         format!("{banner}\r\n{PROMPT}").into_bytes()
     }
 
+    /// The peer's screen has this size: longer output is shown a page at a time. Without a size,
+    /// or with 0 rows, it is not.
+    pub fn set_screen(&mut self, rows: u16, columns: u16) {
+        if let Input::Terminal { pager, .. } = &mut self.input {
+            pager.set_screen(rows, columns);
+        }
+    }
+
     /// Takes input and gives what is to be shown. Runs the complete lines in it one after the
     /// other; the caller stays in its context, whichever that is.
     pub async fn input(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut output = Vec::new();
         for &byte in bytes {
-            let input = self.reader.take(byte);
-            if self.echo == Echo::On {
-                match &input {
-                    Input::Echo(shown) => output.extend_from_slice(shown),
-                    Input::EchoByte => output.push(byte),
-                    Input::Line(_) => output.extend_from_slice(b"\r\n"),
-                    Input::Abandoned => output.extend_from_slice(b"^C\r\n"),
-                }
-                if input == Input::Echo(b"\r\x1b[K") {
-                    output.extend_from_slice(PROMPT.as_bytes());
-                }
-            }
-            match input {
-                Input::Line(line) => {
-                    output.extend_from_slice(self.run(line).await.as_bytes());
-                    output.extend_from_slice(PROMPT.as_bytes());
-                }
-                Input::Abandoned => output.extend_from_slice(PROMPT.as_bytes()),
-                Input::Echo(_) | Input::EchoByte => {}
+            if let Some(line) = self.line(byte, &mut output) {
+                let text = run(&self.core, line).await;
+                self.show(text, &mut output);
             }
         }
         output
     }
 
-    /// Enters coroutine context for the line.
-    async fn run(&self, line: String) -> String {
-        let core = Arc::clone(&self.core);
-        let task = self.core.reactors.main().spawn("hmp-command", async move {
-            let _lane = core.coroutine_lane.lock().await;
-            run_line(&Env::of_hmp(&core), &line).await
-        });
-        match task.await {
-            Ok(output) => output,
-            Err(error) => format!("Error: {error}\r\n"),
+    /// Takes a byte; gives the line that it ends.
+    fn line(&mut self, byte: u8, output: &mut Vec<u8>) -> Option<String> {
+        let (editor, pager) = match &mut self.input {
+            Input::Plain(reader) => return reader.take(byte),
+            Input::Terminal { editor, pager } => (editor, pager),
+        };
+        if pager.waits() {
+            let key = editor.key(byte)?;
+            output.extend_from_slice(pager.key(key).as_bytes());
+            if !pager.waits() {
+                editor.show(output);
+            }
+            return None;
+        }
+        match editor.take(byte, output) {
+            Typed::Nothing => {}
+            Typed::Line(line) => return Some(line),
+            Typed::Interrupted => editor.show(output),
+            Typed::Complete(before) => editor.complete(&complete::words(&before), output),
+        }
+        None
+    }
+
+    /// Shows the output of a command and asks for the next.
+    fn show(&mut self, text: String, output: &mut Vec<u8>) {
+        match &mut self.input {
+            Input::Plain(_) => {
+                output.extend_from_slice(text.as_bytes());
+                output.extend_from_slice(PROMPT.as_bytes());
+            }
+            Input::Terminal { editor, pager } => {
+                output.extend_from_slice(pager.show(text).as_bytes());
+                if !pager.waits() {
+                    editor.show(output);
+                }
+            }
         }
     }
 
@@ -94,5 +122,18 @@ impl HmpSession {
             };
             (result, _) = io::send_all(&fd, output).await;
         }
+    }
+}
+
+/// Enters coroutine context for the line.
+async fn run(core: &Arc<Core>, line: String) -> String {
+    let own = Arc::clone(core);
+    let task = core.reactors.main().spawn("hmp-command", async move {
+        let _lane = own.coroutine_lane.lock().await;
+        run_line(&Env::of_hmp(&own), &line).await
+    });
+    match task.await {
+        Ok(output) => output,
+        Err(error) => format!("Error: {error}\r\n"),
     }
 }

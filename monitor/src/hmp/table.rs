@@ -1,14 +1,16 @@
 //! The commands of the human monitor.
 
-use super::info;
+use super::args::Failure;
+use super::{info, memory};
 use crate::BoxFuture;
+use crate::commands::memory::inject_nmi;
 use crate::commands::run_state;
 use crate::core::Env;
 use crate::error::QmpError;
 use std::fmt::Write as _;
 
 /// Runs with the rest of the line and gives text whose lines end in `\n`.
-pub(super) type Run = for<'a> fn(&'a Env, &'a str) -> BoxFuture<'a, Result<String, QmpError>>;
+pub(super) type Run = for<'a> fn(&'a Env, &'a str) -> BoxFuture<'a, Result<String, Failure>>;
 
 /// A command.
 pub(super) struct HmpCommand {
@@ -31,7 +33,7 @@ impl HmpCommand {
     }
 }
 
-const COMMANDS: &[HmpCommand] = &[
+pub(super) const COMMANDS: &[HmpCommand] = &[
     HmpCommand {
         names: "cont|c",
         params: "",
@@ -55,6 +57,30 @@ const COMMANDS: &[HmpCommand] = &[
         params: "[subcommand]",
         help: "show various information about the system state",
         run: |env, rest| Box::pin(run_info(env, rest)),
+    },
+    HmpCommand {
+        names: "memsave",
+        params: "addr size file",
+        help: "save to disk virtual memory dump starting at 'addr' of size 'size'",
+        run: |env, rest| Box::pin(memory::memsave(env, rest)),
+    },
+    HmpCommand {
+        names: "nmi",
+        params: "",
+        help: "inject an NMI",
+        run: |env, _| quietly(inject_nmi(env.clone(), ())),
+    },
+    HmpCommand {
+        names: "pmemsave",
+        params: "addr size file",
+        help: "save to disk physical memory dump starting at 'addr' of size 'size'",
+        run: |env, rest| Box::pin(memory::pmemsave(env, rest)),
+    },
+    HmpCommand {
+        names: "print|p",
+        params: "/fmt expr",
+        help: "print expression value (fmt is one of x, d, u, o, c)",
+        run: |_, rest| Box::pin(std::future::ready(memory::print(rest))),
     },
     HmpCommand {
         names: "quit|q",
@@ -86,13 +112,30 @@ const COMMANDS: &[HmpCommand] = &[
         help: "wakeup guest from suspend",
         run: |env, _| quietly(run_state::system_wakeup(env.clone(), ())),
     },
+    HmpCommand {
+        names: "x",
+        params: "/fmt addr",
+        help: "virtual memory dump starting at 'addr' (fmt: count, one of x d u o c, one of b h w g)",
+        run: |env, rest| Box::pin(memory::x(env, rest)),
+    },
+    HmpCommand {
+        names: "xp",
+        params: "/fmt addr",
+        help: "physical memory dump starting at 'addr'",
+        run: |env, rest| Box::pin(std::future::ready(memory::xp(env, rest))),
+    },
 ];
 
 /// A command that says nothing when it succeeds.
 fn quietly<'a>(
     command: impl Future<Output = Result<(), QmpError>> + Send + 'a,
-) -> BoxFuture<'a, Result<String, QmpError>> {
-    Box::pin(async move { command.await.map(|()| String::new()) })
+) -> BoxFuture<'a, Result<String, Failure>> {
+    Box::pin(async move { Ok(command.await.map(|()| String::new())?) })
+}
+
+/// What `info` knows.
+pub(super) fn info() -> &'static [HmpCommand] {
+    info::COMMANDS
 }
 
 /// Runs one line.
@@ -107,22 +150,23 @@ pub(super) async fn run(env: &Env, line: &str) -> String {
     }
 }
 
-/// Runs a command, or says that it takes no arguments. `asked` is how to ask for its help.
+/// Runs a command. `asked` is how to ask for its help.
 async fn call(command: &HmpCommand, env: &Env, rest: &str, asked: &str) -> String {
-    if command.params.is_empty() && !rest.is_empty() {
-        let names = command.names;
-        return format!(
-            "{names}: extraneous characters at the end of line\n\
-             Try \"help {asked}\" for more information\n"
-        );
-    }
-    match (command.run)(env, rest).await {
-        Ok(text) => text,
-        Err(error) => format!("Error: {error}\n"),
-    }
+    let result = if command.params.is_empty() && !rest.is_empty() {
+        Err(Failure::Argument("extraneous characters at the end of line"))
+    } else {
+        (command.run)(env, rest).await
+    };
+    let text = match result {
+        Ok(text) => return text,
+        Err(Failure::Command(error)) => return format!("Error: {error}\n"),
+        Err(Failure::Syntax(text)) => text,
+        Err(Failure::Argument(text)) => format!("{}: {text}", command.names),
+    };
+    format!("{text}\nTry \"help {asked}\" for more information\n")
 }
 
-async fn run_info(env: &Env, rest: &str) -> Result<String, QmpError> {
+async fn run_info(env: &Env, rest: &str) -> Result<String, Failure> {
     let (name, rest) = split(rest);
     if name.is_empty() {
         return Ok(help("info"));
@@ -155,11 +199,11 @@ fn help(rest: &str) -> String {
     }
 }
 
-/// The first word and the rest, without the white space around them.
+/// The first word and the rest, without the white space around them. A format may follow at once:
+/// `xp/4xw 0`.
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
-    match text.split_once(char::is_whitespace) {
-        Some((word, rest)) => (word, rest.trim_start()),
-        None => (text, ""),
-    }
+    let end = text.find(|c: char| c.is_whitespace() || c == '/').unwrap_or(text.len());
+    let (word, rest) = text.split_at(end);
+    (word, rest.trim_start())
 }

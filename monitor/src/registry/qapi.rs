@@ -163,7 +163,9 @@ impl Qapi for u64 {
     const TYPE: Type = Type::Integer;
 
     fn read(value: Value, at: At<'_>) -> Result<Self, QmpError> {
-        value.as_u64().ok_or_else(|| mistyped(at, "integer"))
+        // As in QEMU, a negative number is the one with the same bits.
+        let number = value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
+        number.ok_or_else(|| mistyped(at, "integer"))
     }
 
     fn write(&self, writer: &mut Writer) {

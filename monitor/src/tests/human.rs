@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 /// Runs a line through `human-monitor-command`.
-fn hmp(client: &mut super::client::Client, line: &str) -> String {
+pub(super) fn hmp(client: &mut super::client::Client, line: &str) -> String {
     let arguments = json!({"command-line": line});
     let request = json!({"execute": "human-monitor-command", "arguments": arguments});
     client.send(request.to_string());
@@ -125,10 +125,34 @@ fn a_session_takes_lines_and_prompts() {
             "VM status: running\r\n(ringvisor) (ringvisor) "
         );
         assert_eq!(
-            typed(stage, Echo::On, b"infx\x7fo status\r"),
-            "infx\x08 \x08o status\r\nVM status: paused\r\n(ringvisor) "
+            typed(stage, Echo::On, b"info statx\x7f\t\r"),
+            "info statx\x1b[1D\x1b[Jus \r\nVM status: paused\r\n(ringvisor) \x1b[J"
         );
-        assert_eq!(typed(stage, Echo::On, b"ab\x03"), "ab^C\r\n(ringvisor) ");
+        assert_eq!(typed(stage, Echo::On, b"ab\x03"), "ab^C\r\n(ringvisor) \x1b[J");
+    });
+}
+
+#[test]
+fn a_small_screen_is_filled_page_by_page() {
+    stage(|stage| {
+        let mut session = stage.monitor.hmp_session(Echo::On);
+        session.set_screen(4, 200);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let typing = stage.reactors.iohandler().spawn("typing", async move {
+            for input in ["help\r", " ", "\r", "q", "info name\r"] {
+                sender.send(session.input(input.as_bytes()).await).unwrap();
+            }
+        });
+        let shown = || String::from_utf8(receiver.recv().unwrap()).unwrap();
+        let (lines, more) = (|text: &str| text.matches("\r\n").count(), "-- more -- ");
+        let first = shown();
+        assert!(first.contains(more) && !first.contains("(ringvisor)"), "{first}");
+        assert_eq!(lines(&first), 1 + 3);
+        assert_eq!(lines(&shown()), 3);
+        assert_eq!(lines(&shown()), 1);
+        assert!(shown().ends_with("(ringvisor) \x1b[J"));
+        assert!(shown().contains("\r\nfake\r\n(ringvisor) "));
+        typing.detach();
     });
 }
 

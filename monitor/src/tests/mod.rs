@@ -7,6 +7,7 @@ mod events;
 mod flow;
 mod human;
 mod life;
+mod memory;
 mod negotiation;
 mod preconfig;
 mod qemu;

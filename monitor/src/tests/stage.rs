@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
+use vcpu::linear::Linear;
+use vcpu::memory::Ram;
+use vm_memory::GuestAddress;
 
 /// Everything a test may touch, on a thread outside of the reactors.
 pub(super) struct Stage {
@@ -173,8 +176,13 @@ pub(super) struct FakeMachine {
     state: Mutex<RunState>,
     events: EventSink,
     pub(super) quits: Mutex<u32>,
+    pub(super) nmis: Mutex<u32>,
     pub(super) actions: Actions,
+    pub(super) ram: Ram,
 }
+
+/// The size of its memory.
+pub(super) const RAM_BYTES: u64 = 1 << 20;
 
 impl FakeMachine {
     pub(super) fn new(events: EventSink) -> Self {
@@ -182,6 +190,8 @@ impl FakeMachine {
             state: Mutex::new(RunState::Running),
             events,
             quits: Mutex::new(0),
+            nmis: Mutex::new(0),
+            ram: Ram::from_ranges(&[(GuestAddress(0), RAM_BYTES as usize)]).unwrap(),
             actions: Actions::default(),
         }
     }
@@ -219,6 +229,21 @@ impl Machine for FakeMachine {
 
     fn actions(&self) -> &Actions {
         &self.actions
+    }
+
+    fn ram(&self) -> Option<&Ram> {
+        Some(&self.ram)
+    }
+
+    fn linear(&self, _: u32) -> BoxFuture<'_, Result<Linear, QmpError>> {
+        Box::pin(async { in_main(|| Ok(())).await.map(|()| Linear::flat()) })
+    }
+
+    fn inject_nmi(&self) -> BoxFuture<'_, Result<(), QmpError>> {
+        Box::pin(in_main(|| {
+            *self.nmis.lock().unwrap() += 1;
+            Ok(())
+        }))
     }
 
     fn memory_size(&self) -> MemorySizeInfo {
