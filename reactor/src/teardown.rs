@@ -35,7 +35,10 @@ impl Loop {
             if self.bottom_halves.is_empty() {
                 break;
             }
-            self.run_bottom_halves();
+            // All of them: the bounds of a turn are for who comes after them.
+            while !self.bottom_halves.is_empty() {
+                self.run_bottom_halves();
+            }
         }
         let rest = std::mem::take(&mut self.bottom_halves);
         for work in rest {

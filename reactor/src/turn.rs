@@ -23,7 +23,8 @@ use std::time::{Duration, Instant};
 
 /// Task polls in one turn, so that completions, timers and bottom halves get their turn under load.
 const TASK_BUDGET: usize = 128;
-/// Time for task polls in one turn; one poll can exceed it, a series cannot.
+/// Time for task polls, and as much for bottom halves, in one turn; one of them can exceed it, a series
+/// cannot.
 const TIME_BUDGET: Duration = Duration::from_micros(500);
 /// Submissions and wake-ups wait for the end of the turn, so that one system call takes them all, but
 /// no longer than this while tasks run.
@@ -37,7 +38,7 @@ pub(crate) struct Loop {
     /// Completions taken from the queue and not looked at: a panic loses none.
     reaped: VecDeque<Cqe>,
     poller: Poller,
-    /// The last wait was allowed to sleep.
+    /// The last wait was allowed to sleep, and the clock has been read since.
     slept: bool,
 }
 
@@ -98,13 +99,10 @@ impl Loop {
 
     /// Runs what is ready, up to the bounds of a turn.
     fn work(&mut self) {
-        let now = Instant::now();
-        if std::mem::take(&mut self.slept) {
-            // Since the last look at the clock, which was just before.
-            let slept = now.saturating_duration_since(self.local.now.get());
-            self.local.shared.counters.slept_ns.add(slept.as_nanos() as u64);
+        // After a sleep the clock has been read: what its completions have woken was queued then.
+        if !std::mem::take(&mut self.slept) {
+            self.local.now.set(Instant::now());
         }
-        self.local.now.set(now);
         self.local.turn_begins();
         self.take_sent();
         self.expire_timers();
@@ -151,7 +149,8 @@ impl Loop {
     }
 
     pub(crate) fn run_bottom_halves(&mut self) {
-        let mut now = self.local.now.get();
+        let begun = self.local.now.get();
+        let mut now = begun;
         for _ in 0..BH_BUDGET {
             let Some(work) = self.bottom_halves.pop_front() else { return };
             let shared = &self.local.shared;
@@ -171,6 +170,9 @@ impl Loop {
             self.watch(name, after - now);
             now = after;
             self.local.now.set(now);
+            if now - begun > TIME_BUDGET {
+                return;
+            }
         }
     }
 
@@ -238,8 +240,8 @@ impl Loop {
         let local = Rc::clone(&self.local);
         local.flush_wakes();
         // Looked at after the hooks: the end of a turn may wake a task here, as the end of a read-side
-        // section does.
-        if !local.is_idle() || !self.bottom_halves.is_empty() {
+        // section does. What this context has sent to itself needs no system call to be found.
+        if !local.is_idle() || !self.bottom_halves.is_empty() || !local.shared.is_empty() {
             let mut ring = local.ring.borrow_mut();
             if ring.has_unsubmitted() || ring.has_deferred() {
                 ring.enter(Wait::No)?;
@@ -265,12 +267,17 @@ impl Loop {
 
     fn sleep(&mut self) -> std::io::Result<()> {
         let local = &self.local;
+        // The turn's clock is behind by what the hooks took, and by the polling before this.
+        let begun = Instant::now();
         let deadline = local.timers.borrow().next_deadline();
-        let now = local.now.get();
         let wait =
-            deadline.map_or(Wait::Forever, |at| Wait::For(at.saturating_duration_since(now)));
+            deadline.map_or(Wait::Forever, |at| Wait::For(at.saturating_duration_since(begun)));
+        let result = local.ring.borrow_mut().enter(wait);
+        let now = Instant::now();
+        local.shared.counters.slept_ns.add((now - begun).as_nanos() as u64);
+        local.now.set(now);
         self.slept = true;
-        local.ring.borrow_mut().enter(wait)
+        result
     }
 
     /// Takes all completions and wakes who waits for them.

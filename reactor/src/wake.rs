@@ -9,8 +9,9 @@
 //! A sender pushes its work first and looks at the bits second; the owner sets SLEEPING first and
 //! looks at the queue second. The two SeqCst fences (one here in `notify`, one in `prepare_sleep`)
 //! forbid that both miss the other, so no wake-up is lost. While IN_FLIGHT is set nobody else
-//! sends: the message on its way wakes the owner, who looks again before it sleeps. Hence at most one is in flight, and who
-//! sets the bit posts its message at once: everybody else relies on it.
+//! sends: the message on its way wakes the owner, who looks again before it sleeps. Hence at most one
+//! is in flight, and who sets the bit posts its message at once: everybody else relies on it.
+//! Model-checked in `tests/loom.rs`.
 
 use crate::primitive::{AtomicU32, Ordering, fence};
 
@@ -63,8 +64,8 @@ impl WakeState {
 
     /// Called by the owner when the wake-up message has arrived.
     pub(crate) fn message_arrived(&self) {
-        // Relaxed: a sender that still sees the bit set has its work found by the owner's next look
-        // before it sleeps, which is behind the fence in `prepare_sleep`.
+        // Relaxed: a sender whose fence comes before that of the owner's next `prepare_sleep` has its
+        // work found by the look that follows it; one whose fence comes after sees the bit cleared.
         self.0.fetch_and(!IN_FLIGHT, Ordering::Relaxed);
     }
 }

@@ -7,9 +7,11 @@ use reactor::{
     Config, Context, Fd, Reactors, StartError, TurnHook, hop, io, run, sleep, yield_now,
 };
 use std::future::{Future, poll_fn};
+use std::io::Write;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Poll, Wake, Waker};
 use std::time::{Duration, Instant};
@@ -352,4 +354,116 @@ fn offsets_past_the_range_are_refused() {
             assert_eq!(result.unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
         }
     });
+}
+
+fn eventfd() -> (Fd, std::fs::File) {
+    // SAFETY: eventfd(2) takes no pointer, and the descriptor is new.
+    let fd = unsafe { OwnedFd::from_raw_fd(libc::eventfd(0, libc::EFD_CLOEXEC)) };
+    (fd.try_clone().unwrap().into(), fd.into())
+}
+
+/// The time that a context slept before a completion counted as the queue delay of the task that the
+/// completion woke.
+#[test]
+fn queue_delay_begins_with_the_wake_up() {
+    with(|reactors| async move {
+        let (bell, mut ringer) = eventfd();
+        let core = reactors.core(0);
+        let listener = core.spawn("listener", async move { io::read_eventfd(&bell).await });
+        core.spawn("fence", yield_now()).await.unwrap();
+        sleep(Duration::from_millis(300)).await;
+        ringer.write_all(&1u64.to_ne_bytes()).unwrap();
+        assert_eq!(listener.await.unwrap().unwrap(), 1);
+        // A bound at most twice the true value.
+        let longest = core.counters().queue_delay.quantile_ns(1.0);
+        assert!(longest < 300_000_000, "{longest} ns");
+    });
+}
+
+/// What a context sent to itself cost a system call to be found.
+#[test]
+fn bottom_half_for_ones_own_context_costs_no_system_call() {
+    fn again(context: Context, left: u32, done: reactor::sync::oneshot::Sender<()>) {
+        if left == 0 {
+            done.send(()).unwrap();
+            return;
+        }
+        context.clone().schedule_bh(move || again(context, left - 1, done));
+    }
+    with(|reactors| async move {
+        let core = reactors.core(0).clone();
+        let before = core.counters();
+        let (done, is_done) = reactor::sync::oneshot::channel();
+        core.schedule_bh({
+            let core = core.clone();
+            move || again(core, 1000, done)
+        });
+        is_done.await.unwrap();
+        core.spawn("fence", yield_now()).await.unwrap();
+        let after = core.counters();
+        assert!(after.bottom_halves - before.bottom_halves >= 1000);
+        let enters = after.enters - before.enters;
+        assert!(enters < 100, "{enters} enters for 1000 bottom halves");
+    });
+}
+
+/// Bottom halves were bounded in number and not in time: long ones held up timers and tasks.
+#[test]
+fn timer_does_not_wait_for_many_long_bottom_halves() {
+    with(|reactors| async move {
+        let core = reactors.core(0).clone();
+        let run = Arc::new(AtomicUsize::new(0));
+        let task = core.spawn("task", {
+            let (core, run) = (core.clone(), Arc::clone(&run));
+            async move {
+                for _ in 0..100 {
+                    let run = Arc::clone(&run);
+                    core.schedule_bh(move || {
+                        let begun = Instant::now();
+                        while begun.elapsed() < Duration::from_millis(1) {
+                            std::hint::spin_loop();
+                        }
+                        run.fetch_add(1, Ordering::Relaxed);
+                    });
+                }
+                sleep(Duration::from_millis(5)).await;
+                run.load(Ordering::Relaxed)
+            }
+        });
+        let before = task.await.unwrap();
+        assert!(before < 20, "{before} bottom halves of 1 ms before a timer of 5 ms");
+    });
+}
+
+/// A waker is lent to a poll without being counted: its clones keep the task, whatever ends it.
+#[test]
+fn waker_may_outlive_its_task() {
+    let dropped = Arc::new(());
+    let kept = Arc::clone(&dropped);
+    let wakers = with(move |reactors| async move {
+        let wakers = Arc::new(std::sync::Mutex::new(Vec::new()));
+        for (n, panics) in [false, true].into_iter().enumerate() {
+            let (wakers, kept) = (Arc::clone(&wakers), Arc::clone(&kept));
+            let task = reactors.core(n).spawn("ends", async move {
+                poll_fn(|cx| {
+                    wakers.lock().unwrap().push(cx.waker().clone());
+                    assert!(!panics, "on purpose");
+                    Poll::Ready(())
+                })
+                .await;
+                drop(kept);
+            });
+            assert_eq!(task.await.is_err(), panics);
+        }
+        let wakers: Vec<Waker> = std::mem::take(&mut *wakers.lock().unwrap());
+        assert_eq!(Arc::strong_count(&kept), 2, "the futures are gone");
+        wakers.iter().for_each(Waker::wake_by_ref);
+        wakers
+    });
+    // Nor does it matter that the runtime is gone.
+    for waker in wakers {
+        waker.wake_by_ref();
+        waker.wake();
+    }
+    assert_eq!(Arc::strong_count(&dropped), 1);
 }

@@ -49,11 +49,6 @@ fn check_offset(offset: u64) -> io::Result<u64> {
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, negative))
 }
 
-/// The offset of byte `done` of a buffer that begins at `offset`.
-fn advance(offset: u64, done: usize) -> io::Result<u64> {
-    check_offset(offset.saturating_add(done as u64))
-}
-
 /// Reads up to `buffer.len()` bytes from a stream or the current position. 0 at its end.
 pub async fn read<B: IoBufMut>(fd: &Fd, mut buffer: B) -> (io::Result<usize>, B) {
     loop {
@@ -120,78 +115,48 @@ pub async fn writev_at<B: IoBuf>(
     }
 }
 
-/// What a loop over short counts does next.
-enum Progress {
-    Done(usize),
-    Again,
-    Failed(io::Error),
-}
-
-fn progress(result: io::Result<usize>, at_zero: io::ErrorKind) -> Progress {
-    match result {
-        Ok(0) => Progress::Failed(at_zero.into()),
-        Ok(n) => Progress::Done(n),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Progress::Again,
-        Err(error) => Progress::Failed(error),
+/// Goes on with the rest of `buffer` after short counts and EINTR until all of it is done; a count of 0
+/// is the error `at_zero`. `operation` gets the rest and how much has been done.
+async fn whole<B, F, Fut>(
+    mut buffer: B,
+    at_zero: io::ErrorKind,
+    mut operation: F,
+) -> (io::Result<()>, B)
+where
+    B: IoBuf,
+    F: FnMut(Tail<B>, u64) -> Fut,
+    Fut: Future<Output = (io::Result<usize>, Tail<B>)>,
+{
+    let mut done = 0;
+    while done < buffer.len() {
+        let (result, tail) = operation(Tail::new(buffer, done), done as u64).await;
+        buffer = tail.into_inner();
+        match result {
+            Ok(0) => return (Err(at_zero.into()), buffer),
+            Ok(n) => done += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (Err(error), buffer),
+        }
     }
+    (Ok(()), buffer)
 }
 
 /// Writes the whole buffer to a stream, going on after short counts and EINTR.
-pub async fn write_all<B: IoBuf>(fd: &Fd, mut buffer: B) -> (io::Result<()>, B) {
-    let mut done = 0;
-    while done < buffer.len() {
-        let (result, tail) = write(fd, Tail::new(buffer, done)).await;
-        buffer = tail.into_inner();
-        match progress(result, io::ErrorKind::WriteZero) {
-            Progress::Done(n) => done += n,
-            Progress::Again => {}
-            Progress::Failed(error) => return (Err(error), buffer),
-        }
-    }
-    (Ok(()), buffer)
+pub async fn write_all<B: IoBuf>(fd: &Fd, buffer: B) -> (io::Result<()>, B) {
+    whole(buffer, io::ErrorKind::WriteZero, |tail, _| write(fd, tail)).await
 }
 
 /// Writes the whole buffer at `offset`, going on after short counts and EINTR.
-pub async fn write_all_at<B: IoBuf>(fd: &Fd, mut buffer: B, offset: u64) -> (io::Result<()>, B) {
-    let mut done = 0;
-    while done < buffer.len() {
-        let at = match advance(offset, done) {
-            Ok(at) => at,
-            Err(error) => return (Err(error), buffer),
-        };
-        let (result, tail) = write_at(fd, Tail::new(buffer, done), at).await;
-        buffer = tail.into_inner();
-        match progress(result, io::ErrorKind::WriteZero) {
-            Progress::Done(n) => done += n,
-            Progress::Again => {}
-            Progress::Failed(error) => return (Err(error), buffer),
-        }
-    }
-    (Ok(()), buffer)
+pub async fn write_all_at<B: IoBuf>(fd: &Fd, buffer: B, offset: u64) -> (io::Result<()>, B) {
+    let write = |tail, done| write_at(fd, tail, offset.saturating_add(done));
+    whole(buffer, io::ErrorKind::WriteZero, write).await
 }
 
 /// Fills the whole buffer from `offset`, going on after short counts and EINTR.
 /// `UnexpectedEof` where the file ends before.
-pub async fn read_exact_at<B: IoBufMut>(
-    fd: &Fd,
-    mut buffer: B,
-    offset: u64,
-) -> (io::Result<()>, B) {
-    let mut done = 0;
-    while done < buffer.len() {
-        let at = match advance(offset, done) {
-            Ok(at) => at,
-            Err(error) => return (Err(error), buffer),
-        };
-        let (result, tail) = read_at(fd, Tail::new(buffer, done), at).await;
-        buffer = tail.into_inner();
-        match progress(result, io::ErrorKind::UnexpectedEof) {
-            Progress::Done(n) => done += n,
-            Progress::Again => {}
-            Progress::Failed(error) => return (Err(error), buffer),
-        }
-    }
-    (Ok(()), buffer)
+pub async fn read_exact_at<B: IoBufMut>(fd: &Fd, buffer: B, offset: u64) -> (io::Result<()>, B) {
+    let read = |tail, done| read_at(fd, tail, offset.saturating_add(done));
+    whole(buffer, io::ErrorKind::UnexpectedEof, read).await
 }
 
 /// Receives up to `buffer.len()` bytes from a socket. 0 when the peer has closed.
@@ -217,18 +182,8 @@ pub async fn send<B: IoBuf>(fd: &Fd, mut buffer: B) -> (io::Result<usize>, B) {
 }
 
 /// Sends the whole buffer, going on after short counts and EINTR.
-pub async fn send_all<B: IoBuf>(fd: &Fd, mut buffer: B) -> (io::Result<()>, B) {
-    let mut done = 0;
-    while done < buffer.len() {
-        let (result, tail) = send(fd, Tail::new(buffer, done)).await;
-        buffer = tail.into_inner();
-        match progress(result, io::ErrorKind::WriteZero) {
-            Progress::Done(n) => done += n,
-            Progress::Again => {}
-            Progress::Failed(error) => return (Err(error), buffer),
-        }
-    }
-    (Ok(()), buffer)
+pub async fn send_all<B: IoBuf>(fd: &Fd, buffer: B) -> (io::Result<()>, B) {
+    whole(buffer, io::ErrorKind::WriteZero, |tail, _| send(fd, tail)).await
 }
 
 /// Sends up to `buffer.len()` bytes, at least one, over a UNIX socket, and `fds` along with the first
