@@ -35,6 +35,15 @@ pub(super) struct Command {
     pub ticket: Ticket,
 }
 
+impl Command {
+    /// Answers for a thread that has ended.
+    fn refuse(self) {
+        if let Err(error) = super::state::State::Ended.on(self.request) {
+            self.ticket.fail(error);
+        }
+    }
+}
+
 #[derive(Default)]
 struct Queue {
     commands: VecDeque<Command>,
@@ -53,16 +62,13 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Hands over a command and gets the thread's attention. A thread that has ended drops the
-    /// command, and with it the ticket.
+    /// Hands over a command and gets the thread's attention. For a thread that has ended it is answered
+    /// here.
     pub fn send(&self, command: Command) {
         let mut queue = self.lock();
         if queue.ended {
             drop(queue);
-            let allowed = super::state::State::Ended.on(command.request);
-            if let Err(error) = allowed {
-                command.ticket.fail(error);
-            }
+            command.refuse();
             return;
         }
         queue.commands.push_back(command);
@@ -112,7 +118,7 @@ impl Control {
         self.tid.load(Ordering::Acquire)
     }
 
-    /// Marks the thread as gone: no kick reaches it any more, and what is queued is dropped.
+    /// Marks the thread as gone: no kick reaches it any more, and what is queued is refused.
     pub fn retire(&self) {
         let mut queue = self.lock();
         queue.ended = true;
@@ -120,7 +126,7 @@ impl Control {
         self.tid.store(0, Ordering::Release);
         drop(queue);
         self.changed.notify_all();
-        drop(left);
+        left.into_iter().for_each(Command::refuse);
     }
 
     /// Waits until the thread has left its loop; false when `deadline` comes first.
@@ -141,5 +147,24 @@ impl Control {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // Whole between any two statements that could panic.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Command, Control, Request, Work};
+    use crate::vcpus::VcpuError;
+    use crate::vcpus::gather::{block_on, gather};
+
+    /// A command that came between the last one that the thread took and its end counted as done.
+    #[test]
+    fn a_command_left_behind_is_refused() {
+        let control = Control::default();
+        let (reply, mut tickets) = gather(1);
+        let ticket = tickets.next().unwrap();
+        let work = Work::Attention(Box::new(|_| panic!("the thread has ended")));
+        control.send(Command { request: Request::Attend, work, ticket });
+        control.retire();
+        assert!(matches!(block_on(reply), Err(VcpuError::Ended)));
     }
 }
