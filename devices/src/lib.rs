@@ -7,6 +7,7 @@
 //! | [`acpi`] | tables that describe the machine, power management registers | vCPU threads |
 //! | [`virtio`] | virtio devices: transport, queues, the block device | vCPU threads; queues on cores |
 //! | [`block`] | disks: images, locking, the way to storage | `main`; data on cores |
+//! | [`scsi`] | logical units over disks, and their bus | any; changes in `main` |
 //! | [`legacy`] | serial port, clock, keyboard controller, debug ports, fw_cfg | vCPU threads |
 //! | [`clock`], [`request`] | the time devices see, what guests ask of the machine | any |
 //!
@@ -20,6 +21,7 @@ pub mod clock;
 pub mod legacy;
 pub mod pci;
 pub mod request;
+pub mod scsi;
 #[cfg(test)]
 mod test_platform;
 pub mod virtio;

@@ -207,16 +207,55 @@ impl Segments<'_> {
         (self.live().as_ptr().cast(), self.count() as u32)
     }
 
+    /// Appends `bytes` bytes of `other` from its byte `at` on: the same memory, not a copy. Fails, with
+    /// nothing added, when the slot is full.
+    ///
+    /// # Panics
+    /// When `other` is of other RAM.
+    pub fn extend(
+        &mut self,
+        other: &Segments<'_>,
+        at: u64,
+        bytes: u64,
+    ) -> Result<(), SegmentError> {
+        // What keeps this list's memory mapped must keep the other's.
+        assert!(std::ptr::eq(self.ram, other.ram), "lists of different RAM");
+        let before = *self.window;
+        for (base, len) in other.pieces(at, bytes) {
+            if let Err(full) = self.push_host(base, len) {
+                *self.window = before;
+                return Err(full);
+            }
+        }
+        Ok(())
+    }
+
+    /// Host addresses and lengths of up to `bytes` bytes from byte `at` on.
+    fn pieces(&self, at: u64, bytes: u64) -> impl Iterator<Item = (usize, usize)> {
+        let (mut skip, mut left) = (at, bytes);
+        self.live().iter().filter_map(move |[base, len]| {
+            let before = skip.min(*len as u64);
+            skip -= before;
+            let here = left.min(*len as u64 - before);
+            left -= here;
+            (here > 0).then_some((*base + before as usize, here as usize))
+        })
+    }
+
     /// Copies the start of the list into `into`; returns how many bytes there were.
     pub fn copy_to(&self, into: &mut [u8]) -> usize {
+        self.read_at(0, into)
+    }
+
+    /// Copies the list from byte `at` on into `into`; returns how many bytes there were.
+    pub fn read_at(&self, at: u64, into: &mut [u8]) -> usize {
         let mut done = 0;
-        for [base, len] in self.live() {
-            let here = (*len).min(into.len() - done);
-            let from = std::ptr::with_exposed_provenance::<u8>(*base);
-            // SAFETY: `push_all` found `base .. base + len` inside a region of `self.ram`, which
+        for (base, here) in self.pieces(at, into.len() as u64) {
+            let from = std::ptr::with_exposed_provenance::<u8>(base);
+            // SAFETY: `push_all` found `base .. base + here` inside a region of `self.ram`, which
             // stays mapped while the table lives (tested by `ranges_outside_of_ram_are_refused`).
             // The guest may change the bytes meanwhile: they are plain bytes and are copied once.
-            unsafe { std::ptr::copy(from, into[done..].as_mut_ptr(), here) };
+            unsafe { std::ptr::copy(from, into[done..done + here].as_mut_ptr(), here) };
             done += here;
         }
         done
@@ -224,12 +263,16 @@ impl Segments<'_> {
 
     /// Copies `from` to the start of the list; returns how many bytes found room.
     pub fn copy_from(&mut self, from: &[u8]) -> usize {
+        self.write_at(0, from)
+    }
+
+    /// Copies `from` to the list from byte `at` on; returns how many bytes found room.
+    pub fn write_at(&mut self, at: u64, from: &[u8]) -> usize {
         let mut done = 0;
-        for [base, len] in self.live() {
-            let here = (*len).min(from.len() - done);
-            let into = std::ptr::with_exposed_provenance_mut::<u8>(*base);
-            // SAFETY: as in `copy_to`; guest memory is writable and no Rust reference to it exists.
-            unsafe { std::ptr::copy(from[done..].as_ptr(), into, here) };
+        for (base, here) in self.pieces(at, from.len() as u64) {
+            let into = std::ptr::with_exposed_provenance_mut::<u8>(base);
+            // SAFETY: as in `read_at`; guest memory is writable and no Rust reference to it exists.
+            unsafe { std::ptr::copy(from[done..done + here].as_ptr(), into, here) };
             done += here;
         }
         done
@@ -318,6 +361,37 @@ mod tests {
             assert_eq!(&bytes[..n], expected);
             assert_eq!(list.bytes(), expected.len() as u64);
         }
+    }
+
+    #[test]
+    fn part_of_a_list_goes_into_another_one_without_a_copy() {
+        let (ram, mut table) = table(3);
+        let mut other = SegmentTable::new(Arc::clone(&ram), 1, 8);
+        ram.write_slice(b"0123456789", GuestAddress(PAGE)).unwrap();
+        ram.write_slice(b"abcdefghij", GuestAddress(2 * PAGE)).unwrap();
+        let mut whole = other.slot(0);
+        whole.push(GuestAddress(PAGE), 10).unwrap();
+        whole.push(GuestAddress(2 * PAGE), 10).unwrap();
+        for (at, n) in (0..=21).flat_map(|at| (0..=21).map(move |n| (at, n))) {
+            let mut list = table.slot(0);
+            list.clear();
+            list.extend(&whole, at, n).unwrap();
+            let mut bytes = [0; 20];
+            let found = list.copy_to(&mut bytes);
+            let from = (at as usize).min(20);
+            let expected = &b"0123456789abcdefghij"[from..20.min(from + n as usize)];
+            assert_eq!(&bytes[..found], expected);
+            assert_eq!(list.bytes(), expected.len() as u64);
+        }
+        let mut list = table.slot(0);
+        list.clear();
+        list.extend(&whole, 8, 4).unwrap();
+        assert_eq!(list.extend(&whole, 8, 4), Err(SegmentError::Full));
+        assert_eq!((list.count(), list.bytes()), (2, 4), "nothing added");
+        list.write_at(1, b"9A");
+        let mut found = [0; 20];
+        assert_eq!(whole.read_at(7, &mut found), 13);
+        assert_eq!(&found[..13], b"789Abcdefghij");
     }
 
     #[test]

@@ -43,6 +43,14 @@ pub trait VirtioDevice: Send + Sync + 'static {
     fn reset(&self) {}
 }
 
+/// Fills `data` from `offset` into the configuration space `image`; past its end with zeroes.
+pub(super) fn copy_config(image: &[u8], offset: u64, data: &mut [u8]) {
+    let from = usize::try_from(offset).ok().and_then(|at| image.get(at..)).unwrap_or_default();
+    let n = data.len().min(from.len());
+    data[..n].copy_from_slice(&from[..n]);
+    data[n..].fill(0);
+}
+
 /// Tells a queue's task to end.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicBool>);

@@ -59,15 +59,18 @@ impl Ring {
     }
 }
 
-/// Serves one queue with `work` until it is stopped. On the queue's context.
+/// Serves one queue with `work` until it is stopped. Where that cannot be, the driver is told. On
+/// the queue's context.
 pub(super) async fn serve<W: QueueWork>(
-    work: W,
+    work: io::Result<W>,
     setup: QueueSetup,
     metrics: Arc<QueueMetrics>,
-) -> io::Result<()> {
-    let mut task = QueueTask::new(work, setup, metrics)?;
-    std::future::poll_fn(|cx| task.poll(cx)).await;
-    Ok(())
+) {
+    let fault = setup.fault.clone();
+    match work.and_then(|work| QueueTask::new(work, setup, metrics)) {
+        Ok(mut task) => std::future::poll_fn(|cx| task.poll(cx)).await,
+        Err(error) => fault.raise(&format_args!("a queue cannot be served: {error}")),
+    }
 }
 
 struct QueueTask<W> {

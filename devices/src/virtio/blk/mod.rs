@@ -10,7 +10,7 @@ mod request;
 mod tests;
 mod worker;
 
-use super::device::{QueueSetup, VirtioDevice};
+use super::device::{QueueSetup, VirtioDevice, copy_config};
 use super::interrupt::ConfigNotifier;
 use super::metrics::{QueueCounters, QueueMetrics};
 use super::serve::serve;
@@ -164,10 +164,7 @@ impl VirtioDevice for VirtioBlk {
 
     fn config_read(&self, offset: u64, data: &mut [u8]) {
         let image = self.limits.image(self.capacity(), self.writeback());
-        let from = usize::try_from(offset).ok().and_then(|at| image.get(at..)).unwrap_or_default();
-        let n = data.len().min(from.len());
-        data[..n].copy_from_slice(&from[..n]);
-        data[n..].fill(0);
+        copy_config(&image, offset, data);
     }
 
     fn config_write(&self, offset: u64, data: &[u8], features: u64) {
@@ -187,15 +184,8 @@ impl VirtioDevice for VirtioBlk {
 
     fn serve(self: Arc<Self>, setup: QueueSetup) -> Pin<Box<dyn Future<Output = ()>>> {
         Box::pin(async move {
-            let fault = setup.fault.clone();
             let metrics = Arc::clone(&self.metrics[usize::from(setup.index)]);
-            let served = match Worker::new(self, &setup) {
-                Ok(worker) => serve(worker, setup, metrics).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = served {
-                fault.raise(&format_args!("a queue cannot be served: {error}"));
-            }
+            serve(Worker::new(self, &setup), setup, metrics).await;
         })
     }
 

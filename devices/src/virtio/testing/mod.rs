@@ -2,11 +2,17 @@
 //! configuration space, BARs, doorbells and interrupts as a real one does.
 
 mod driver;
+mod hold;
+mod hostile;
 mod platform;
+mod port;
 mod queue;
 
 pub(crate) use driver::Driver;
+pub(crate) use hold::{Held, hold_disk};
+pub(crate) use hostile::{GuardedRam, address, descriptor};
 pub(crate) use platform::{EventPlatform, EventVector};
+pub(crate) use port::{Port, until};
 pub(crate) use queue::{Buffer, DriverQueue, INDIRECT, NEXT, RawDescriptor, Used, WRITE};
 
 use super::Ram;

@@ -1,15 +1,8 @@
 //! Reset with requests in flight, and what the guest is told.
 
-use super::hold::hold_disk;
 use super::*;
 use crate::block::Request;
 use crate::virtio::status;
-
-async fn until(mut condition: impl FnMut() -> bool) {
-    while !condition() {
-        reactor::yield_now().await;
-    }
-}
 
 #[test]
 fn status_reads_0_only_when_nothing_is_in_flight() {

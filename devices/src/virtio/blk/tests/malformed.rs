@@ -130,7 +130,6 @@ fn broken_rings_and_tables_need_a_reset() {
 
 #[test]
 fn one_request_offered_over_and_over_needs_a_reset() {
-    use super::hold::hold_disk;
     on_reactors(1, |reactors| async move {
         let (held, disk) = hold_disk(1 << 20);
         let mut rig = Rig::on(&reactors, disk, BlkOptions::default());

@@ -2,7 +2,6 @@
 
 mod batch;
 mod data;
-mod hold;
 mod life;
 mod malformed;
 mod random;
@@ -10,14 +9,14 @@ mod random;
 use super::{BlkOptions, VirtioBlk, config};
 use crate::block::{Disk, FileOptions, open_file};
 use crate::virtio::features;
-use crate::virtio::pci::VirtioPci;
-use crate::virtio::testing::{Buffer, Driver, DriverQueue, TestMachine, Used, on_reactors};
+use crate::virtio::testing::{
+    Buffer, Driver, Port, TestMachine, Used, hold_disk, on_reactors, until,
+};
 use reactor::Reactors;
 use std::path::Path;
 use std::sync::Arc;
 use tempfile::NamedTempFile;
 use virtio_bindings::virtio_blk as vb;
-use vm_memory::{Bytes, GuestAddress};
 
 const OK: u8 = 0;
 const IOERR: u8 = 1;
@@ -48,12 +47,23 @@ fn file_bytes(path: &Path, offset: u64, len: usize) -> Vec<u8> {
 
 /// A block device in a machine, and its driver.
 struct Rig {
-    machine: Arc<TestMachine>,
+    port: Port,
     blk: Arc<VirtioBlk>,
-    virtio: VirtioPci,
-    driver: Driver,
-    queues: Vec<DriverQueue>,
     disk: Arc<dyn Disk>,
+}
+
+impl std::ops::Deref for Rig {
+    type Target = Port;
+
+    fn deref(&self) -> &Port {
+        &self.port
+    }
+}
+
+impl std::ops::DerefMut for Rig {
+    fn deref_mut(&mut self) -> &mut Port {
+        &mut self.port
+    }
 }
 
 impl Rig {
@@ -73,39 +83,9 @@ impl Rig {
         disk: Arc<dyn Disk>,
         options: BlkOptions,
     ) -> Self {
-        let machine = Arc::clone(machine);
         let blk = Arc::new(VirtioBlk::new(Arc::clone(&disk), options).unwrap());
-        let virtio = VirtioPci::new(
-            "disk0",
-            Arc::clone(&blk) as _,
-            Arc::clone(&machine.ram),
-            Arc::clone(&machine.platform) as _,
-            reactors.cores().to_vec(),
-        )
-        .unwrap();
-        let slot = machine.plug(virtio.function());
-        let driver = Driver::new(&machine, slot, 0);
-        Self { machine, blk, virtio, driver, queues: Vec::new(), disk }
-    }
-
-    /// Brings the device up with `queues` queues of `size` entries.
-    fn start(&mut self, features: u64, queues: u16, size: u16) {
-        assert!(self.driver.negotiate(features & self.driver.offered()));
-        let event_idx = features & features::EVENT_IDX != 0;
-        self.driver.use_vectors(queues);
-        self.queues =
-            (0..queues).map(|queue| self.driver.set_up_queue(queue, size, event_idx)).collect();
-        self.driver.driver_ok();
-    }
-
-    fn write(&self, address: u64, data: &[u8]) {
-        self.machine.ram.write_slice(data, GuestAddress(address)).unwrap();
-    }
-
-    fn read(&self, address: u64, len: usize) -> Vec<u8> {
-        let mut data = vec![0; len];
-        self.machine.ram.read_slice(&mut data, GuestAddress(address)).unwrap();
-        data
+        let port = Port::new(machine, reactors, Arc::clone(&blk) as _);
+        Self { port, blk, disk }
     }
 
     /// Room for one request: header, status byte, then data.

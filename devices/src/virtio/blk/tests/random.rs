@@ -2,93 +2,13 @@
 
 use super::*;
 use crate::virtio::status;
-use crate::virtio::testing::{EventPlatform, INDIRECT, NEXT, RawDescriptor, WRITE};
+use crate::virtio::testing::{
+    EventPlatform, GuardedRam, INDIRECT, NEXT, RawDescriptor, WRITE, address, descriptor,
+};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use std::time::Duration;
-use vm_memory::{GuestRegionMmap, MmapRegion};
-
-const MIB: usize = 1 << 20;
-/// Guest RAM is the first and the last part of one mapping; between them lies what no guest may
-/// reach.
-const MAPPING: usize = 64 * MIB;
-const FORBIDDEN: std::ops::Range<usize> = MIB..2 * MIB;
-const CANARY: u8 = 0xc3;
-
-/// Guest RAM with a hole that is mapped in the host: an access there is seen, not refused.
-struct Ram {
-    ram: Arc<crate::virtio::Ram>,
-    // Dropped last: owns the memory that `ram` refers to.
-    mapping: MmapRegion,
-}
-
-impl Ram {
-    fn new() -> Self {
-        let mapping = MmapRegion::new(MAPPING).unwrap();
-        let part = |range: std::ops::Range<usize>| {
-            // SAFETY: inside of `mapping`, which lives longer; such a region does not unmap.
-            let region = unsafe {
-                MmapRegion::build_raw(
-                    mapping.as_ptr().add(range.start),
-                    range.len(),
-                    mapping.prot(),
-                    mapping.flags(),
-                )
-            };
-            GuestRegionMmap::new(region.unwrap(), GuestAddress(range.start as u64)).unwrap()
-        };
-        let regions = vec![part(0..FORBIDDEN.start), part(FORBIDDEN.end..MAPPING)];
-        let ram = Arc::new(crate::virtio::Ram::from_regions(regions).unwrap());
-        let new = Self { ram, mapping };
-        new.forbidden().fill(CANARY);
-        new
-    }
-
-    #[expect(clippy::mut_from_ref, reason = "the canary belongs to nobody else")]
-    fn forbidden(&self) -> &mut [u8] {
-        // SAFETY: mapped while `mapping` lives; a device that behaves never touches it.
-        unsafe {
-            std::slice::from_raw_parts_mut(
-                self.mapping.as_ptr().add(FORBIDDEN.start),
-                FORBIDDEN.len(),
-            )
-        }
-    }
-}
-
-/// An address that is likely to mean something: around the borders of RAM, in the request area, in
-/// the rings, or anywhere.
-fn address(area: u64) -> impl Strategy<Value = u64> {
-    let around = |at: usize| (0u64..1024).prop_map(move |n| (at as u64 + n).wrapping_sub(512));
-    prop_oneof![
-        8 => (0u64..64).prop_map(move |n| area + 64 * n),
-        2 => around(0),
-        2 => around(FORBIDDEN.start),
-        2 => around(FORBIDDEN.end),
-        2 => around(MAPPING),
-        1 => any::<u64>(),
-    ]
-}
-
-fn descriptor(area: u64) -> impl Strategy<Value = RawDescriptor> {
-    let len = prop_oneof![
-        4 => Just(16u32),
-        2 => Just(1u32),
-        4 => (1u32..9).prop_map(|n| n * 512),
-        1 => Just(0u32),
-        1 => any::<u32>(),
-        1 => 0u32..2_000_000,
-    ];
-    let flags = prop_oneof![8 => 0u16..4, 2 => 4u16..8, 1 => any::<u16>()];
-    let next = prop_oneof![10 => 0u16..16, 1 => any::<u16>()];
-    (address(area), len, flags, next).prop_map(|(address, len, flags, next)| RawDescriptor {
-        address,
-        len,
-        flags,
-        next,
-    })
-}
 
 /// What a driver offers: descriptors in the table and in memory for indirect tables, and heads.
 #[derive(Clone, Debug)]
@@ -220,8 +140,8 @@ async fn offer(rig: &mut Rig, area: u64, case: &Case) {
 #[test]
 fn random_descriptor_tables_do_no_harm() {
     on_reactors(1, |reactors| async move {
-        let file = image(MIB as u64);
-        let memory = Ram::new();
+        let file = image(1 << 20);
+        let memory = GuardedRam::new();
         let mut runner = TestRunner::default();
         let (mut sound, mut refused, mut broken) = (0, 0, 0);
         for round in 0..1000 {
@@ -239,7 +159,7 @@ fn random_descriptor_tables_do_no_harm() {
             let counters = rig.blk.metrics()[0];
             sound += counters.requests - counters.failed;
             refused += counters.failed;
-            assert!(memory.forbidden().iter().all(|byte| *byte == CANARY), "{case:#?}");
+            assert!(memory.untouched(), "{case:#?}");
             rig.start(USUAL, 1, 16);
             assert_eq!(rig.read_sectors(0, 512).await.0, OK, "{case:#?}");
             rig.close().await;

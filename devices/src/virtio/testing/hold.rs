@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 /// What all queues of the disk share with the test.
 #[derive(Default)]
-pub(super) struct Held {
+pub(crate) struct Held {
     state: Mutex<State>,
     size: AtomicU64,
 }
@@ -19,37 +19,49 @@ pub(super) struct Held {
 #[derive(Default)]
 struct State {
     requests: Vec<Request>,
-    waiting: Vec<usize>,
-    ended: Vec<Done>,
-    waker: Option<Waker>,
-    aborted: bool,
+    /// By queue and slot.
+    waiting: Vec<(usize, usize)>,
+    ended: Vec<(usize, Done)>,
+    wakers: Vec<Waker>,
+    queues: usize,
+    open: usize,
+    aborts: usize,
 }
 
 impl Held {
     /// Requests that have arrived so far.
-    pub(super) fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         self.state.lock().unwrap().requests.clone()
     }
 
-    pub(super) fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.state.lock().unwrap().waiting.len()
     }
 
-    pub(super) fn aborted(&self) -> bool {
-        self.state.lock().unwrap().aborted
+    /// Data handles that exist.
+    pub(crate) fn open_queues(&self) -> usize {
+        self.state.lock().unwrap().open
+    }
+
+    /// Data handles that were told to abort.
+    pub(crate) fn aborts(&self) -> usize {
+        self.state.lock().unwrap().aborts
+    }
+
+    pub(crate) fn aborted(&self) -> bool {
+        self.aborts() > 0
     }
 
     /// Ends everything in flight.
-    pub(super) fn end_all(&self, result: Result<(), i32>) {
+    pub(crate) fn end_all(&self, result: Result<(), i32>) {
         let mut state = self.state.lock().unwrap();
-        let slots = std::mem::take(&mut state.waiting);
-        state.ended.extend(slots.into_iter().map(|slot| Done { slot, result }));
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
-        }
+        let waiting = std::mem::take(&mut state.waiting);
+        let ended = waiting.into_iter().map(|(queue, slot)| (queue, Done { slot, result }));
+        state.ended.extend(ended);
+        state.wakers.drain(..).for_each(Waker::wake);
     }
 
-    pub(super) fn set_size(&self, bytes: u64) {
+    pub(crate) fn set_size(&self, bytes: u64) {
         self.size.store(bytes, Ordering::Relaxed);
     }
 }
@@ -58,7 +70,7 @@ impl Held {
 struct HoldDisk(Arc<Held>);
 
 /// A disk of `bytes` bytes and the hand on it.
-pub(super) fn hold_disk(bytes: u64) -> (Arc<Held>, Arc<dyn Disk>) {
+pub(crate) fn hold_disk(bytes: u64) -> (Arc<Held>, Arc<dyn Disk>) {
     let held = Arc::new(Held::default());
     held.set_size(bytes);
     (Arc::clone(&held), Arc::new(HoldDisk(held)))
@@ -89,7 +101,11 @@ impl Disk for HoldDisk {
         segments: usize,
     ) -> io::Result<Box<dyn DiskQueue>> {
         let table = SegmentTable::new(Arc::clone(ram), slots, segments);
-        Ok(Box::new(HoldQueue { held: Arc::clone(&self.0), table, in_flight: 0 }))
+        let mut state = self.0.state.lock().unwrap();
+        state.queues += 1;
+        state.open += 1;
+        let queue = state.queues;
+        Ok(Box::new(HoldQueue { held: Arc::clone(&self.0), queue, table, in_flight: 0 }))
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<(), DiskError>> {
@@ -103,6 +119,7 @@ impl Disk for HoldDisk {
 
 struct HoldQueue {
     held: Arc<Held>,
+    queue: usize,
     table: SegmentTable,
     in_flight: usize,
 }
@@ -116,16 +133,16 @@ impl DiskQueue for HoldQueue {
         self.in_flight += 1;
         let mut state = self.held.state.lock().unwrap();
         state.requests.push(request);
-        state.waiting.push(slot);
+        state.waiting.push((self.queue, slot));
     }
 
     fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
         let mut state = self.held.state.lock().unwrap();
-        if let Some(done) = state.ended.pop() {
+        if let Some(at) = state.ended.iter().position(|(queue, _)| *queue == self.queue) {
             self.in_flight -= 1;
-            Poll::Ready(done)
+            Poll::Ready(state.ended.remove(at).1)
         } else {
-            state.waker = Some(cx.waker().clone());
+            state.wakers.push(cx.waker().clone());
             Poll::Pending
         }
     }
@@ -135,6 +152,12 @@ impl DiskQueue for HoldQueue {
     }
 
     fn abort(&mut self) {
-        self.held.state.lock().unwrap().aborted = true;
+        self.held.state.lock().unwrap().aborts += 1;
+    }
+}
+
+impl Drop for HoldQueue {
+    fn drop(&mut self) {
+        self.held.state.lock().unwrap().open -= 1;
     }
 }
