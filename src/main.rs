@@ -4,12 +4,14 @@
 //! |---|---|
 //! | options into a configuration | `cli/`, `config` |
 //! | a configuration into a running guest, and its life | `machine/` |
+//! | a client of QMP sockets: `ringvisor qmp` | `qmp/` |
 //! | terminal, serial console, Ctrl-A | `console/` |
 
 mod cli;
 mod config;
 mod console;
 mod machine;
+mod qmp;
 
 use cli::Invocation;
 use config::Config;
@@ -19,14 +21,21 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     start_logging();
-    let result = match cli::parse(std::env::args_os().skip(1)) {
+    let mut args = std::env::args_os().skip(1).peekable();
+    if args.next_if(|arg| arg == "qmp").is_some() {
+        return exit(qmp::run(args));
+    }
+    exit(match cli::parse(args) {
         Ok(Invocation::Print(text)) => {
             print!("{text}");
             Ok(0)
         }
         Ok(Invocation::Run(config)) => run(*config),
         Err(error) => Err(error),
-    };
+    })
+}
+
+fn exit(result: Result<u8, String>) -> ExitCode {
     match result {
         Ok(status) => ExitCode::from(status),
         Err(error) => {

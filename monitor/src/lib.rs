@@ -31,6 +31,9 @@ pub mod wire;
 pub use commands::actions::{
     ActionSet, Actions, PanicAction, RebootAction, SetAction, ShutdownAction, WatchdogAction,
 };
+pub use commands::command_line::{
+    CommandLineOptionInfo, CommandLineParameterInfo, CommandLineParameterType,
+};
 pub use commands::guest::{
     MachineInfo, MemorySizeInfo, PciDeviceClass, PciDeviceId, PciDeviceInfo, PciInfo,
     PciMemoryRegion,

@@ -1,6 +1,7 @@
 //! What the monitor needs of a machine. The program implements it; nothing here knows how.
 
 use crate::commands::actions::Actions;
+use crate::commands::command_line::CommandLineOptionInfo;
 use crate::commands::guest::{MachineInfo, MemorySizeInfo, PciInfo};
 use crate::error::QmpError;
 use crate::{BoxFuture, qapi_enum, qapi_struct};
@@ -154,6 +155,11 @@ pub trait Machine: Send + Sync + 'static {
     /// The sizes of the guest's memory.
     fn memory_size(&self) -> MemorySizeInfo {
         MemorySizeInfo { base_memory: 0, plugged_memory: None }
+    }
+
+    /// The options that this program takes.
+    fn command_line_options(&self) -> Vec<CommandLineOptionInfo> {
+        Vec::new()
     }
 
     /// The kinds of machine that this program can be.

@@ -67,6 +67,11 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     ("help", "", "print this"),
 ];
 
+/// The names of all options.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    OPTIONS.iter().map(|(name, ..)| *name).filter(|name| !name.is_empty())
+}
+
 /// Whether `-option VALUE` exists.
 pub(super) fn takes_value(option: &str) -> bool {
     OPTIONS.iter().any(|(name, value, _)| !value.is_empty() && *name == option)
@@ -80,7 +85,7 @@ pub(super) fn version() -> String {
 /// The help text.
 pub(super) fn text() -> String {
     let mut text = version();
-    text.push_str("usage: ringvisor [options]\n\n");
+    text.push_str("usage: ringvisor [options]\n       ringvisor qmp [options] SOCKET [COMMAND [ARGUMENTS]]; see ringvisor qmp -help\n\n");
     for (name, value, what) in OPTIONS {
         let left = if name.is_empty() { String::new() } else { format!("-{name} {value}") };
         let gap = if left.len() > 31 { format!("\n{:33}", "") } else { String::new() };

@@ -6,6 +6,7 @@ mod action;
 mod drive;
 mod help;
 mod keyval;
+pub(crate) mod options;
 
 use crate::config::{Config, ReactorConfig, Serial};
 use drive::Drives;

@@ -3,8 +3,8 @@
 use super::{Machine, pci};
 use monitor::event::{Powerdown, ShutdownCause};
 use monitor::{
-    Actions, BoxFuture, Cpu, KvmInfo, MachineInfo, MemorySizeInfo, PciInfo, QmpError, RunState,
-    reset_required,
+    Actions, BoxFuture, CommandLineOptionInfo, Cpu, KvmInfo, MachineInfo, MemorySizeInfo, PciInfo,
+    QmpError, RunState, reset_required,
 };
 use vcpu::cpuid::Topology;
 use vcpu::linear::Linear;
@@ -60,6 +60,10 @@ impl monitor::Machine for Machine {
 
     fn memory_size(&self) -> MemorySizeInfo {
         MemorySizeInfo { base_memory: self.ram_size, plugged_memory: None }
+    }
+
+    fn command_line_options(&self) -> Vec<CommandLineOptionInfo> {
+        crate::cli::options::describe()
     }
 
     fn machine_types(&self) -> Vec<MachineInfo> {

@@ -7,6 +7,7 @@
 )]
 
 pub(crate) mod actions;
+pub(crate) mod command_line;
 pub(crate) mod descriptors;
 pub(crate) mod guest;
 pub(crate) mod inspect;
@@ -26,6 +27,7 @@ pub(crate) fn registry() -> Registry<Env> {
     let mut registry = Registry::new();
     monitor::register(&mut registry);
     actions::register(&mut registry);
+    command_line::register(&mut registry);
     run_state::register(&mut registry);
     inspect::register(&mut registry);
     guest::register(&mut registry);
