@@ -48,8 +48,8 @@ fn page(unit: &LogicalUnit, code: u8, values: Values) -> Option<Vec<u8>> {
         RECOVERY => data[3] = 0x20,
         GEOMETRY => geometry(unit, &mut data),
         CACHING => {
-            let default = || unit.medium().is_some_and(|disk| disk.info().writeback);
-            let on = if values == Values::Current { unit.write_cache() } else { default() };
+            let current = values == Values::Current;
+            let on = if current { unit.write_cache() } else { unit.default_write_cache() };
             data[2] = if on && disk { WCE } else { 0 };
         }
         CAPABILITIES => capabilities(unit, &mut data),

@@ -57,6 +57,8 @@ pub struct UnitOptions {
     pub physical_block: u32,
     /// `max_unmap_size=`: bytes in one UNMAP or WRITE SAME.
     pub unmap_bytes_max: u64,
+    /// `write-cache=`: whether writes may sit in a volatile cache; `None`: as the disk says.
+    pub write_cache: Option<bool>,
     /// `max_io_size=`: bytes in one READ or WRITE; 0: no limit.
     pub io_bytes_max: u64,
 }
@@ -84,6 +86,7 @@ impl UnitOptions {
             physical_block: 0,
             unmap_bytes_max: 1 << 30,
             io_bytes_max: 0,
+            write_cache: None,
         }
     }
 
@@ -185,7 +188,7 @@ impl LogicalUnit {
         if options.kind == Kind::Disk && medium.is_none() {
             return Err(UnitError::NoDrive);
         }
-        let write_cache = medium.as_ref().is_some_and(|disk| disk.info().writeback);
+        let write_cache = default_write_cache(&options, medium.as_ref());
         Ok(Self {
             options,
             medium: RcuCell::new(medium),
@@ -263,8 +266,12 @@ impl LogicalUnit {
         self.attentions.store(before | attention as u32, Ordering::Release);
         self.locked.store(false, Ordering::Release);
         self.stopped.store(false, Ordering::Release);
-        let write_cache = self.medium().is_some_and(|disk| disk.info().writeback);
-        self.write_cache.store(write_cache, Ordering::Release);
+        self.write_cache.store(self.default_write_cache(), Ordering::Release);
+    }
+
+    /// As at power-on.
+    pub(super) fn default_write_cache(&self) -> bool {
+        default_write_cache(&self.options, self.medium().as_ref())
     }
 
     /// Writes may sit in a volatile cache.
@@ -525,6 +532,10 @@ impl LogicalUnit {
         let flush = before && !write_cache;
         Ok(if flush { Plan::Disk(Request::Flush) } else { Plan::Good })
     }
+}
+
+fn default_write_cache(options: &UnitOptions, medium: Option<&Arc<dyn Disk>>) -> bool {
+    options.write_cache.unwrap_or_else(|| medium.is_some_and(|disk| disk.info().writeback))
 }
 
 fn transfer(blocks: Blocks, request: Request) -> Plan {

@@ -1,5 +1,6 @@
 //! Features and configuration space of the SCSI host device (sections 5.6.3 and 5.6.4).
 
+use super::ScsiOptions;
 use crate::virtio::features;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -24,8 +25,6 @@ pub(super) const SENSE_SIZE_MAX: u32 = 252;
 /// A CDB's length fits a byte.
 const CDB_SIZE_MAX: u32 = 255;
 
-/// Sectors in one request, as drivers are told.
-const SECTORS_MAX: u32 = 0xffff;
 /// The last target.
 const TARGET_MAX: u16 = 255;
 /// The last logical unit of a target.
@@ -74,15 +73,18 @@ impl Sizes {
 }
 
 /// The configuration space.
-pub(super) fn image(queues: u16, seg_max: u32, cmd_per_lun: u32, shape: Shape) -> [u8; LEN] {
+pub(super) fn image(options: &ScsiOptions, shape: Shape) -> [u8; LEN] {
+    // A header and an answer take two of a chain's segments.
+    let seg_max = u32::from(options.queue_size) - 2;
+    let seg_max = options.seg_max.map_or(seg_max, |wanted| wanted.min(seg_max));
     let mut image = [0; LEN];
     let mut put = |offset: usize, bytes: &[u8]| {
         image[offset..offset + bytes.len()].copy_from_slice(bytes);
     };
-    put(0, &u32::from(queues).to_le_bytes());
+    put(0, &u32::from(options.num_queues).to_le_bytes());
     put(4, &seg_max.to_le_bytes());
-    put(8, &SECTORS_MAX.to_le_bytes());
-    put(12, &cmd_per_lun.to_le_bytes());
+    put(8, &options.max_sectors.to_le_bytes());
+    put(12, &options.cmd_per_lun.to_le_bytes());
     put(16, &(super::event::EVENT_BYTES as u32).to_le_bytes());
     put(SENSE_SIZE as usize, &shape.sense.to_le_bytes());
     put(CDB_SIZE as usize, &shape.cdb.to_le_bytes());

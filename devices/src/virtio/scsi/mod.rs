@@ -53,13 +53,29 @@ pub struct ScsiOptions {
     pub num_queues: u16,
     /// `virtqueue_size=`: a power of two, 4 to 1024.
     pub queue_size: u16,
+    /// Data segments in a request, as the driver is told; `None`: all that a queue has room for.
+    pub seg_max: Option<u32>,
+    /// `max_sectors=`: sectors of 512 bytes in a request, as the driver is told.
+    pub max_sectors: u32,
     /// `cmd_per_lun=`: commands in flight to one unit, as the driver is told; 1 or more.
     pub cmd_per_lun: u32,
+    /// `hotplug=`: the driver can be told of units that come and go.
+    pub hotplug: bool,
+    /// `param_change=`: the driver can be told of units that change.
+    pub param_change: bool,
 }
 
 impl Default for ScsiOptions {
     fn default() -> Self {
-        Self { num_queues: 1, queue_size: 256, cmd_per_lun: 128 }
+        Self {
+            num_queues: 1,
+            queue_size: 256,
+            seg_max: None,
+            max_sectors: 0xffff,
+            cmd_per_lun: 128,
+            hotplug: true,
+            param_change: true,
+        }
     }
 }
 
@@ -93,7 +109,7 @@ pub struct VirtioScsi {
 impl VirtioScsi {
     /// A host device with an empty bus.
     pub fn new(options: ScsiOptions) -> Result<Self, ScsiError> {
-        let ScsiOptions { num_queues, queue_size, cmd_per_lun } = options;
+        let ScsiOptions { num_queues, queue_size, cmd_per_lun, .. } = options;
         if !(1..=REQUEST_QUEUES_MAX).contains(&num_queues) {
             return Err(ScsiError::NumQueues(num_queues));
         }
@@ -182,7 +198,10 @@ impl VirtioDevice for VirtioScsi {
     }
 
     fn features(&self) -> u64 {
+        let unwanted = |wanted, feature| if wanted { 0 } else { feature };
         config::OFFERED
+            & !unwanted(self.options.hotplug, config::HOTPLUG)
+            & !unwanted(self.options.param_change, config::CHANGE)
     }
 
     fn queue_sizes(&self) -> &[u16] {
@@ -190,11 +209,7 @@ impl VirtioDevice for VirtioScsi {
     }
 
     fn config_read(&self, offset: u64, data: &mut [u8]) {
-        // A header and an answer take two of a chain's segments.
-        let seg_max = u32::from(self.options.queue_size) - 2;
-        let shape = self.sizes.shape();
-        let ScsiOptions { num_queues, cmd_per_lun, .. } = self.options;
-        copy_config(&config::image(num_queues, seg_max, cmd_per_lun, shape), offset, data);
+        copy_config(&config::image(&self.options, self.sizes.shape()), offset, data);
     }
 
     fn config_write(&self, offset: u64, data: &[u8], _features: u64) {

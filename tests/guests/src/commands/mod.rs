@@ -14,6 +14,7 @@ mod emul;
 mod end;
 mod info;
 mod proof;
+mod scsi;
 mod timing;
 mod wild;
 
@@ -77,6 +78,12 @@ static COMMANDS: &[Command] = &[
         run: badq::run,
     },
     Command {
+        name: "scsi",
+        arguments: "[host=N] [targets=N] [kib=N]",
+        help: "find SCSI units; write, flush, read back and compare (their contents are lost)",
+        run: scsi::run,
+    },
+    Command {
         name: "wild",
         arguments: "[disk=N]",
         help: "nonsense in configuration space and registers, then put right",
@@ -134,6 +141,10 @@ pub(crate) enum CommandError<'a> {
     NoDisk(u64),
     /// A disk failed.
     Disk(u64, DiskError),
+    /// There is no SCSI host of that number.
+    NoHost(u64),
+    /// A SCSI host failed.
+    Host(u64, DiskError),
     /// Nothing tells the TSC's frequency.
     NoFrequency,
     /// The machine did not do what ends it.
@@ -147,6 +158,8 @@ impl fmt::Display for CommandError<'_> {
             Self::Argument(error) => error.fmt(f),
             Self::NoDisk(number) => write!(f, "no virtio-blk disk {number}: lspci lists devices"),
             Self::Disk(number, error) => write!(f, "disk{number}: {error}"),
+            Self::NoHost(number) => write!(f, "no virtio-scsi host {number}: lspci lists devices"),
+            Self::Host(number, error) => write!(f, "host{number}: {error}"),
             Self::NoFrequency => write!(f, "TSC frequency unknown: give tsc_khz=N first"),
             Self::StillHere => write!(f, "the machine goes on regardless"),
         }

@@ -2,10 +2,11 @@
 
 use core::fmt;
 
+use super::queue::{Layout, Queue};
 use super::{feature, status};
 use crate::cpu::{self, vector};
 use crate::machine::Machine;
-use crate::mem::Region;
+use crate::mem::{OutOfMemory, Region};
 use crate::pci::msix::{self, Msix};
 use crate::pci::{Function, Location};
 
@@ -14,6 +15,7 @@ const VENDOR_CAPABILITY: u8 = 0x09;
 
 /// Device types, as the identifier from 0x1040 on counts them.
 pub(crate) const TYPE_BLOCK: u16 = 2;
+pub(crate) const TYPE_SCSI: u16 = 8;
 
 const COMMON_LEN: usize = 56;
 mod common {
@@ -251,6 +253,32 @@ impl Device {
         Ok(doorbell)
     }
 
+    /// Makes and sets up queue `index`, as large as the device and `most` allow, but not below
+    /// `least`. Returns it with its doorbell. The memory is the arena's.
+    pub fn make_queue<E: From<DeviceError> + From<OutOfMemory>>(
+        &self,
+        machine: &mut Machine,
+        index: u16,
+        (least, most): (u16, u16),
+        event_idx: bool,
+    ) -> Result<(Queue, Region), E> {
+        let most = self.queue_size_max(index).min(most);
+        if most < least {
+            return Err(DeviceError::Queue(index).into());
+        }
+        let size = 1 << most.ilog2();
+        let memory = machine.arena.take(Layout::new(size).len, 4096)?;
+        let queue = Queue::new(memory, size, event_idx);
+        let setup = QueueSetup {
+            size,
+            descriptors: queue.descriptors().address(),
+            driver: queue.driver().address(),
+            device: queue.device().address(),
+        };
+        let doorbell = self.set_queue(index, &setup)?;
+        Ok((queue, doorbell))
+    }
+
     /// Lets the device begin.
     pub fn start(&self) {
         self.add_status(status::DRIVER_OK);
@@ -345,6 +373,7 @@ mod tests {
         let function = |vendor, device| Function { vendor, device, ..Function::default() };
         assert_eq!(device_type(&function(0x1af4, 0x1042)), Some(TYPE_BLOCK));
         assert_eq!(device_type(&function(0x1af4, 0x1001)), Some(TYPE_BLOCK), "transitional");
+        assert_eq!(device_type(&function(0x1af4, 0x1048)), Some(TYPE_SCSI));
         assert_eq!(device_type(&function(0x1af4, 0x1000)), None);
         assert_eq!(device_type(&function(0x8086, 0x1042)), None);
     }

@@ -1,9 +1,11 @@
-//! virtio 1.x over PCI: the transport, split virtqueues and the block device's driver.
+//! virtio 1.x over PCI: the transport, split virtqueues, drivers of the block device and of the SCSI
+//! host.
 
 pub(crate) mod blk;
 pub(crate) mod device;
 pub(crate) mod queue;
 pub(crate) mod request;
+pub(crate) mod scsi;
 
 /// Feature bits (virtio 1.3, sections 5.2.3 and 6).
 pub(crate) mod feature {

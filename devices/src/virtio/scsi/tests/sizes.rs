@@ -6,7 +6,8 @@ use crate::virtio::status;
 #[test]
 fn the_configuration_says_what_there_is() {
     on_reactors(1, |reactors| async move {
-        let options = ScsiOptions { num_queues: 3, queue_size: 128, cmd_per_lun: 7 };
+        let usual = ScsiOptions::default();
+        let options = ScsiOptions { num_queues: 3, queue_size: 128, cmd_per_lun: 7, ..usual };
         let rig = Rig::new(&reactors, options);
         let word = |at| u32::from_le_bytes(rig.driver.device_config(at));
         assert_eq!((word(0), word(4), word(8), word(12)), (3, 126, 0xffff, 7));

@@ -9,8 +9,8 @@ use core::hint::spin_loop;
 pub(crate) use self::error::DiskError;
 pub(crate) use self::geometry::Geometry;
 
-use super::device::{Device, DeviceError, QueueSetup, queue_vector};
-use super::queue::{Chain, DESCRIPTOR_LEN, Layout, Queue, flag};
+use super::device::{Device, queue_vector};
+use super::queue::{Chain, DESCRIPTOR_LEN, Queue, flag};
 use super::request::{Op, Split, Status};
 use super::{feature, status};
 use crate::cpu::{self, vector};
@@ -184,21 +184,11 @@ impl Disk {
         let event_idx = self.features & feature::EVENT_IDX != 0;
         let mut smallest = QUEUE_SIZE_MAX;
         for index in 0..self.queue_count {
-            let most = self.device.queue_size_max(index).min(QUEUE_SIZE_MAX);
-            if most < OVERHEAD + 1 {
-                return Err(DeviceError::Queue(index).into());
-            }
-            let size = 1 << most.ilog2();
-            smallest = smallest.min(size);
-            let memory = machine.arena.take(Layout::new(size).len, 4096)?;
-            let queue = Queue::new(memory, size, event_idx);
-            let setup = QueueSetup {
-                size,
-                descriptors: queue.descriptors().address(),
-                driver: queue.driver().address(),
-                device: queue.device().address(),
-            };
-            self.doorbells[usize::from(index)] = self.device.set_queue(index, &setup)?;
+            let sizes = (OVERHEAD + 1, QUEUE_SIZE_MAX);
+            let (queue, doorbell) =
+                self.device.make_queue::<DiskError>(machine, index, sizes, event_idx)?;
+            smallest = smallest.min(queue.size());
+            self.doorbells[usize::from(index)] = doorbell;
             self.queues[usize::from(index)] = Some(queue);
         }
         Ok(smallest)
