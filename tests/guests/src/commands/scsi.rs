@@ -176,7 +176,7 @@ fn check_disk(
         let bytes = Data::Out((n * block) as u32);
         good(host, place, &transfer(0x8a, lba, n as u32), bytes)?;
     }
-    good(host, place, &transfer(0x91, 0, 0), Data::None)?;
+    good(host, place, &[0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0], Data::None)?;
     for lba in places() {
         let n = piece.min(blocks - lba);
         pattern::fill_with(host.data, pattern::POISON);
