@@ -25,7 +25,8 @@ pub fn call_rcu(f: impl FnOnce() + Send + 'static) {
 }
 
 /// Resolves when every callback queued before its first poll, by anyone, has run
-/// (QEMU's `drain_call_rcu`, as a coroutine). At once where nothing is pending.
+/// (QEMU's `drain_call_rcu`, as a coroutine). At once where nothing is pending. Awaited in any context;
+/// blocks no thread.
 ///
 /// All who wait in one context share one eventfd, which is read through the context's ring; it can
 /// also be awaited off reactors. Dropping the future has no effect on anything else.
@@ -37,7 +38,8 @@ pub async fn drain_call_rcu_co() {
     }
 }
 
-/// Resolves when every read-side section that was open at its first poll has ended.
+/// Resolves when every read-side section that was open at its first poll has ended. Awaited in any context
+/// and off reactors; blocks no thread.
 pub async fn synchronize_rcu_co() {
     let passed = Arc::new((AtomicBool::new(false), AtomicWaker::new()));
     let signal = Arc::clone(&passed);
@@ -55,7 +57,7 @@ pub async fn synchronize_rcu_co() {
 
 /// Resolves when no more callbacks are pending than the bound allows
 /// ([`set_pending_max`](crate::set_pending_max)): to be awaited by who can make garbage without limit
-/// on somebody else's orders, as hot-plug commands do.
+/// on somebody else's orders, as hot-plug commands do. Awaited in any context and off reactors.
 pub async fn throttle_call_rcu_co() {
     while DOMAIN.is_crowded() {
         drain_call_rcu_co().await;

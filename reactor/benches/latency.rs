@@ -1,7 +1,7 @@
 //! Round trips between contexts, wake-ups from threads, and how late timers are; each beside its rivals.
 //!
-//! `cargo bench -p reactor --bench latency`. Nanoseconds. A wake-up of another, idle CPU costs some 30 us on
-//! the development machines whoever does it: hence "one CPU" and "two CPUs".
+//! `cargo bench -p reactor --bench latency`; a tenth of the rounds with `-- --quick`. A wake-up of another,
+//! idle CPU costs some 30 us on the development machines whoever does it: hence "one CPU" and "two CPUs".
 
 mod support;
 
@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use support::{Samples, bind, inside, on_reactors, print_head, rivals, sample, sample_async};
+use support::table::sample_async;
+use support::{Samples, Table, bind, inside, on_reactors, rivals, rounds, sample};
 
 const ROUNDS: u32 = 20_000;
 
@@ -34,52 +35,48 @@ fn main() {
 }
 
 fn round_trips(what: &str, cpus: [usize; 2]) {
-    print_head(&format!("round trips, {what}, ns"));
-    let bare = rivals::msg_ring(cpus, ROUNDS);
+    let rounds = rounds(ROUNDS);
+    let mut table = Table::new(&format!("round trips, {what}"));
     let hops = on_reactors(cpus, 0, |r| async move {
         let (core, other) = (r.core(0).clone(), r.core(1).clone());
         inside(&core.clone(), hops(core, other)).await
     });
-    hops.print("hop there and back");
-    bare.print("  rival: bare MSG_RING ping-pong");
+    table.ours("hop there and back", &hops);
+    let bare = rivals::msg_ring(cpus, rounds);
+    table.rival("bare MSG_RING ping-pong", &bare);
     let bhs = on_reactors(cpus, 0, |r| async move {
         let other = r.core(1).clone();
         inside(r.core(0), sample_rounds(move || bottom_half(other.clone()))).await
     });
-    bhs.print("bottom half there, wake-up back");
+    table.ours("bottom half there, wake-up back", &bhs);
+    table.rival("bare MSG_RING ping-pong", &bare);
     let joins = on_reactors(cpus, 0, |r| async move {
         let other = r.core(1).clone();
         let round = move || other.spawn("round", async {});
         inside(r.core(0), sample_rounds(round)).await
     });
-    joins.print("spawn there, join");
-    on_reactors(cpus, 0, |r| async move {
+    table.ours("spawn there, join", &joins);
+    table.rival("bare MSG_RING ping-pong", &bare);
+    let channels = on_reactors(cpus, 0, |r| async move {
         let (echo, core) = (r.core(1).clone(), r.core(0).clone());
         inside(&core, channels(echo)).await
-    })
-    .print("two channels");
-    rivals::std_channels(cpus, ROUNDS).print("  rival: two std channels");
-    rivals::epoll_eventfd(cpus, ROUNDS).print("  rival: epoll and eventfds");
-    rivals::tokio_channels(cpus, ROUNDS).print("  rival: two tokio runtimes, two channels");
-    let percent = hops.median() * 100 / bare.median();
-    println!("a hop takes {percent} % of a bare MSG_RING ping-pong (aim: 150 % at most)");
+    });
+    table.ours("two channels", &channels);
+    table.rival("two std channels", &rivals::std_channels(cpus, rounds));
+    table.rival("epoll and eventfds", &rivals::epoll_eventfd(cpus, rounds));
+    table.rival("two tokio runtimes, two channels", &rivals::tokio_channels(cpus, rounds));
 }
 
 async fn hops(core: Context, other: Context) -> Samples {
-    let mut samples = Samples::new();
-    for n in 0..ROUNDS + ROUNDS / 10 {
-        let begun = Instant::now();
+    sample_async(rounds(ROUNDS), || async {
         hop(&other).await;
         hop(&core).await;
-        if n >= ROUNDS / 10 {
-            samples.add(begun.elapsed());
-        }
-    }
-    samples
+    })
+    .await
 }
 
 async fn sample_rounds<F: Future>(round: impl FnMut() -> F) -> Samples {
-    sample_async(ROUNDS, round).await
+    sample_async(rounds(ROUNDS), round).await
 }
 
 /// A bottom half there wakes this task.
@@ -110,12 +107,13 @@ async fn channels(echo: Context) -> Samples {
             }
         }
     });
+    let rounds = rounds(ROUNDS);
     let mut samples = Samples::new();
-    for n in 0..ROUNDS + ROUNDS / 10 {
+    for n in 0..rounds + rounds / 10 {
         let begun = Instant::now();
         to_other.send(1u64).await.expect("the task waits");
         from_other.recv().await.expect("the task answers");
-        if n >= ROUNDS / 10 {
+        if n >= rounds / 10 {
             samples.add(begun.elapsed());
         }
     }
@@ -126,10 +124,12 @@ async fn channels(echo: Context) -> Samples {
 
 /// A thread rings; a device task answers.
 fn eventfds(what: &str, cpus: [usize; 2]) {
-    print_head(&format!("eventfd rung by a thread, answered, {what}, ns"));
-    with_device(cpus, read_and_answer).print("read through the ring, write through the ring");
-    with_device(cpus, watch_and_answer).print("watched (multishot poll), write through the ring");
-    rivals::epoll_eventfd(cpus, ROUNDS).print("  rival: epoll loop, read, write");
+    let mut table = Table::new(&format!("eventfd rung by a thread, answered, {what}"));
+    let epoll = rivals::epoll_eventfd(cpus, rounds(ROUNDS));
+    table.ours("read and written through the ring", &with_device(cpus, read_and_answer));
+    table.rival("epoll loop, read, write", &epoll);
+    table.ours("watched by the ring, written through it", &with_device(cpus, watch_and_answer));
+    table.rival("epoll loop, read, write", &epoll);
 }
 
 fn with_device<F>(cpus: [usize; 2], device: fn(Fd, OwnedFd) -> F) -> Samples
@@ -144,7 +144,7 @@ where
         bind(&[cpus[0]]);
         let epoll = rivals::epoll(&heard);
         is_ready.recv().expect("the device is ready");
-        let samples = sample(ROUNDS, || {
+        let samples = sample(rounds(ROUNDS), || {
             rivals::signal(&ring);
             rivals::epoll_wait(&epoll);
             rivals::take(&heard);
@@ -163,7 +163,7 @@ where
 }
 
 async fn read_and_answer(bell: Fd, answer: OwnedFd) {
-    for _ in 0..ROUNDS + ROUNDS / 10 {
+    for _ in 0..rounds(ROUNDS) + rounds(ROUNDS) / 10 {
         io::read_eventfd(&bell).await.expect("the bell");
         OpGroup::signal_eventfd(answer.as_raw_fd());
     }
@@ -173,7 +173,7 @@ async fn read_and_answer(bell: Fd, answer: OwnedFd) {
 async fn watch_and_answer(bell: Fd, answer: OwnedFd) {
     let group = OpGroup::new(1, Rc::new(()));
     group.watch_eventfd(&bell, 0);
-    for _ in 0..ROUNDS + ROUNDS / 10 {
+    for _ in 0..rounds(ROUNDS) + rounds(ROUNDS) / 10 {
         group.next().await;
         OpGroup::signal_eventfd(answer.as_raw_fd());
     }
@@ -182,31 +182,35 @@ async fn watch_and_answer(bell: Fd, answer: OwnedFd) {
 
 /// Contexts that poll for a while before they sleep are woken by memory.
 fn polling(cpus: [usize; 2]) {
-    print_head("hop there and back, two CPUs, poll-max-ns, ns");
-    for poll_ns_max in [20_000, 100_000] {
+    let mut table = Table::new("hop there and back, two CPUs, by poll-max-ns");
+    for poll_ns_max in [0, 20_000, 100_000] {
         let samples = on_reactors(cpus, poll_ns_max, |r| async move {
             let (core, other) = (r.core(0).clone(), r.core(1).clone());
             inside(&core.clone(), hops(core, other)).await
         });
-        samples.print(&format!("poll-max-ns={poll_ns_max}"));
+        table.ours(&format!("poll-max-ns={poll_ns_max}"), &samples);
     }
 }
 
 fn timers(cpus: [usize; 2]) {
     const TIME: Duration = Duration::from_millis(1);
-    const TIMES: u32 = 3000;
-    print_head("lateness of a timer of 1 ms, idle machine, ns");
-    let lateness = || async {
+    let times = rounds(3000);
+    let mut table = Table::new("lateness of a timer of 1 ms, idle machine");
+    let lateness = move || async move {
         let mut samples = Samples::new();
-        for _ in 0..TIMES {
+        for _ in 0..times {
             let begun = Instant::now();
             sleep(TIME).await;
             samples.add(begun.elapsed().saturating_sub(TIME));
         }
         samples
     };
-    on_reactors(cpus, 0, move |r| async move { inside(r.core(0), lateness()).await })
-        .print("one timer");
+    let one = on_reactors(cpus, 0, move |r| async move { inside(r.core(0), lateness()).await });
+    table.ours("one timer", &one);
+    let nanosleep = rivals::nanosleep(TIME, times);
+    table.rival("nanosleep, no slack", &nanosleep);
+    table.rival("tokio (its wheel turns each ms)", &rivals::tokio_sleep(TIME, times));
+    table.rival("monoio", &rivals::monoio_sleep(TIME, times));
     let crowd = on_reactors(cpus, 0, move |r| async move {
         let task = r.core(0).spawn_local_with("crowd", move || async move {
             let others: Vec<_> = (0..1000)
@@ -218,8 +222,6 @@ fn timers(cpus: [usize; 2]) {
         });
         task.await.expect("the bench ends")
     });
-    crowd.print("one timer among 1000 that wait longer");
-    rivals::nanosleep(TIME, TIMES).print("  rival: nanosleep, no slack");
-    rivals::tokio_sleep(TIME, TIMES).print("  rival: tokio (its wheel turns each ms)");
-    rivals::monoio_sleep(TIME, TIMES).print("  rival: monoio");
+    table.ours("one timer among 1000 that wait longer", &crowd);
+    table.rival("nanosleep, no slack", &nanosleep);
 }

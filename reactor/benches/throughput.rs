@@ -1,6 +1,7 @@
 //! What things cost that need no other thread, and what a runtime costs in memory; beside their rivals.
 //!
-//! `cargo bench -p reactor --bench throughput`. Nanoseconds for one of many. Everything is bound to one CPU.
+//! `cargo bench -p reactor --bench throughput`; a tenth of the samples with `-- --quick`. Times are for one of
+//! many, everything is bound to one CPU.
 
 mod support;
 
@@ -12,7 +13,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use support::{Samples, bind, inside, on_reactors, print_head, rivals};
+use support::{Samples, Table, bind, inside, on_reactors, rivals, rounds};
 
 const SAMPLES: u32 = 300;
 const BATCH: u32 = 100;
@@ -33,10 +34,10 @@ fn main() {
 /// Times batches of `BATCH` awaited rounds.
 async fn batches<F: Future>(mut batch: impl FnMut() -> F) -> Samples {
     let mut samples = Samples::new();
-    for n in 0..SAMPLES + SAMPLES / 10 {
+    for n in 0..rounds(SAMPLES) + rounds(SAMPLES) / 10 {
         let begun = Instant::now();
         batch().await;
-        if n >= SAMPLES / 10 {
+        if n >= rounds(SAMPLES) / 10 {
             samples.add_shared(begun.elapsed(), BATCH);
         }
     }
@@ -57,9 +58,13 @@ where
 }
 
 fn tasks(cpus: [usize; 2]) {
-    print_head("tasks, ns each");
+    let mut table = Table::new("tasks, each");
+    let [tokio_one, tokio_many, tokio_yield] = tokio_tasks();
+    let [monoio_one, monoio_many] = monoio_tasks();
     let one = || batches(|| repeat(|| reactor::current().spawn("one", async { 1 })));
-    here(cpus, one).print("spawn, join: one after the other");
+    table.ours("spawn, join: one after the other", &here(cpus, one));
+    table.rival("tokio", &tokio_one);
+    table.rival("monoio", &monoio_one);
     let many = || {
         batches(|| async {
             let here = reactor::current();
@@ -69,7 +74,9 @@ fn tasks(cpus: [usize; 2]) {
             }
         })
     };
-    here(cpus, many).print("spawn, join: 100 at once");
+    table.ours("spawn, join: 100 at once", &here(cpus, many));
+    table.rival("tokio", &tokio_many);
+    table.rival("monoio, whose tasks stay on their thread", &monoio_many);
     let local = on_reactors(cpus, 0, |r| async move {
         let task = r.core(0).spawn_local_with("bench", || {
             batches(|| async {
@@ -82,51 +89,54 @@ fn tasks(cpus: [usize; 2]) {
         });
         task.await.expect("the bench ends")
     });
-    local.print("spawn_local, join: 100 at once");
-    here(cpus, || batches(|| repeat(yield_now))).print("yield_now");
-    tokio_tasks();
-    monoio_tasks();
+    table.ours("spawn_local, join: 100 at once", &local);
+    table.rival("monoio", &monoio_many);
+    table.ours("yield_now", &here(cpus, || batches(|| repeat(yield_now))));
+    table.rival("tokio", &tokio_yield);
 }
 
-fn tokio_tasks() {
+/// One after the other, 100 at once, and yielding.
+fn tokio_tasks() -> [Samples; 3] {
     let runtime = rivals::tokio_runtime();
-    let one = batches(|| repeat(|| tokio::spawn(async { 1 })));
-    runtime.block_on(one).print("  rival: tokio, one after the other");
-    let many = batches(|| async {
+    let one = runtime.block_on(batches(|| repeat(|| tokio::spawn(async { 1 }))));
+    let many = runtime.block_on(batches(|| async {
         let tasks: Vec<_> = (0..BATCH).map(|n| tokio::spawn(async move { n })).collect();
         for task in tasks {
             black_box(task.await.expect("it ends"));
         }
-    });
-    runtime.block_on(many).print("  rival: tokio, 100 at once");
-    let yields = batches(|| repeat(tokio::task::yield_now));
-    runtime.block_on(yields).print("  rival: tokio, yield_now");
+    }));
+    let yields = runtime.block_on(batches(|| repeat(tokio::task::yield_now)));
+    [one, many, yields]
 }
 
-fn monoio_tasks() {
+/// One after the other, and 100 at once.
+fn monoio_tasks() -> [Samples; 2] {
     let builder = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new();
     let mut runtime = builder.build().expect("a runtime");
-    let one = batches(|| repeat(|| monoio::spawn(async { 1 })));
-    runtime.block_on(one).print("  rival: monoio, one after the other");
-    let many = batches(|| async {
+    let one = runtime.block_on(batches(|| repeat(|| monoio::spawn(async { 1 }))));
+    let many = runtime.block_on(batches(|| async {
         let tasks: Vec<_> = (0..BATCH).map(|n| monoio::spawn(async move { n })).collect();
         for task in tasks {
             black_box(task.await);
         }
-    });
-    runtime.block_on(many).print("  rival: monoio, 100 at once");
+    }));
+    [one, many]
 }
 
 fn ring(cpus: [usize; 2]) {
-    print_head("NOPs through the ring, ns each");
-    here(cpus, || batches(|| repeat(io::nop))).print("one after the other");
+    let mut table = Table::new("NOPs through the ring, each");
+    let mut bare = rivals::ring(128);
+    let (bare_one, bare_many) = (bare_nops(&mut bare, 1), bare_nops(&mut bare, BATCH));
+    table.ours("one after the other", &here(cpus, || batches(|| repeat(io::nop))));
+    table.rival("bare ring, one an enter", &bare_one);
     let many = || {
         batches(|| async {
             let all: Vec<_> = (0..BATCH).map(|_| io::nop()).collect();
             futures_util::future::join_all(all).await;
         })
     };
-    here(cpus, many).print("100 at once");
+    table.ours("100 at once", &here(cpus, many));
+    table.rival("bare ring, 100 an enter", &bare_many);
     let group = on_reactors(cpus, 0, |r| async move {
         let task = r.core(0).spawn_local_with("group", || async {
             let group = OpGroup::new(BATCH as usize, Rc::new(()));
@@ -142,15 +152,13 @@ fn ring(cpus: [usize; 2]) {
         });
         task.await.expect("the bench ends")
     });
-    group.print("100 at once, in a group");
-    let mut bare = rivals::ring(128);
-    bare_nops(&mut bare, 1).print("  rival: bare ring, one an enter");
-    bare_nops(&mut bare, BATCH).print("  rival: bare ring, 100 an enter");
+    table.ours("100 at once, in a group", &group);
+    table.rival("bare ring, 100 an enter", &bare_many);
 }
 
 fn bare_nops(ring: &mut io_uring::IoUring, at_once: u32) -> Samples {
     let mut samples = Samples::new();
-    for _ in 0..SAMPLES {
+    for _ in 0..rounds(SAMPLES) {
         let begun = Instant::now();
         for _ in 0..BATCH / at_once {
             for _ in 0..at_once {
@@ -178,8 +186,12 @@ async fn poll_and_drop<F: Future>(future: F) {
 
 fn timers(cpus: [usize; 2]) {
     const FAR: Duration = Duration::from_secs(60);
-    print_head("a timer set and cancelled, ns each");
-    here(cpus, || batches(|| repeat(|| poll_and_drop(sleep(FAR))))).print("alone");
+    let mut table = Table::new("a timer set and cancelled, each");
+    let tokio = batches(|| repeat(|| poll_and_drop(tokio::time::sleep(FAR))));
+    let tokio = rivals::tokio_runtime().block_on(tokio);
+    let alone = || batches(|| repeat(|| poll_and_drop(sleep(FAR))));
+    table.ours("alone", &here(cpus, alone));
+    table.rival("tokio", &tokio);
     let crowd = on_reactors(cpus, 0, |r| async move {
         let task = r.core(0).spawn_local_with("crowd", || async {
             let others: Vec<_> = (0..1000)
@@ -192,17 +204,17 @@ fn timers(cpus: [usize; 2]) {
         });
         task.await.expect("the bench ends")
     });
-    crowd.print("among 1000");
-    let tokio = batches(|| repeat(|| poll_and_drop(tokio::time::sleep(FAR))));
-    rivals::tokio_runtime().block_on(tokio).print("  rival: tokio");
+    table.ours("among 1000", &crowd);
+    table.rival("tokio, alone", &tokio);
 }
 
 fn primitives(cpus: [usize; 2]) {
-    print_head("primitives without contention, ns each");
+    let mut table = Table::new("primitives without contention, each");
+    let (tokio_mutex, tokio_channel) = tokio_primitives();
     let mutex = || async {
         let mutex = Mutex::new(0u64);
         let mut samples = Samples::new();
-        for _ in 0..SAMPLES {
+        for _ in 0..rounds(SAMPLES) {
             let begun = Instant::now();
             for _ in 0..BATCH {
                 *mutex.lock().await += 1;
@@ -211,11 +223,12 @@ fn primitives(cpus: [usize; 2]) {
         }
         samples
     };
-    here(cpus, mutex).print("mutex: lock, unlock");
+    table.ours("mutex: lock, unlock", &here(cpus, mutex));
+    table.rival("tokio", &tokio_mutex);
     let channel = || async {
         let (sender, mut receiver) = bounded(BATCH as usize);
         let mut samples = Samples::new();
-        for _ in 0..SAMPLES {
+        for _ in 0..rounds(SAMPLES) {
             let begun = Instant::now();
             for n in 0..BATCH {
                 sender.send(n).await.expect("room");
@@ -225,18 +238,22 @@ fn primitives(cpus: [usize; 2]) {
         }
         samples
     };
-    here(cpus, channel).print("channel: send, receive");
+    table.ours("channel: send, receive", &here(cpus, channel));
+    table.rival("tokio", &tokio_channel);
     let token = || async {
         let token = DrainToken::new();
         batches(|| repeat(|| token.tag(async {}))).await
     };
-    here(cpus, token).print("drain token: begin, end");
+    table.ours("drain token: begin, end", &here(cpus, token));
+}
+
+fn tokio_primitives() -> (Samples, Samples) {
     let runtime = rivals::tokio_runtime();
     let (mutex, (sender, mut receiver)) =
         (tokio::sync::Mutex::new(0u64), tokio::sync::mpsc::channel(BATCH as usize));
-    let tokio_mutex = runtime.block_on(async {
+    let mutex = runtime.block_on(async {
         let mut samples = Samples::new();
-        for _ in 0..SAMPLES {
+        for _ in 0..rounds(SAMPLES) {
             let begun = Instant::now();
             for _ in 0..BATCH {
                 *mutex.lock().await += 1;
@@ -245,10 +262,9 @@ fn primitives(cpus: [usize; 2]) {
         }
         samples
     });
-    tokio_mutex.print("  rival: tokio, mutex");
-    let tokio_channel = runtime.block_on(async {
+    let channel = runtime.block_on(async {
         let mut samples = Samples::new();
-        for _ in 0..SAMPLES {
+        for _ in 0..rounds(SAMPLES) {
             let begun = Instant::now();
             for n in 0..BATCH {
                 sender.send(n).await.expect("room");
@@ -258,12 +274,13 @@ fn primitives(cpus: [usize; 2]) {
         }
         samples
     });
-    tokio_channel.print("  rival: tokio, channel");
+    (mutex, channel)
 }
 
 /// What sending costs the sender while the context is awake or about to be.
 fn senders(cpus: [usize; 2]) {
-    print_head("sending to a context, cost for the sender, ns each");
+    let mut table = Table::new("sending to a context, cost for the sender, each");
+    let std_channel = std_channel();
     let from_reactor = on_reactors(cpus, 0, |r| async move {
         let other = r.core(1).clone();
         let bench = batches(move || {
@@ -277,14 +294,15 @@ fn senders(cpus: [usize; 2]) {
         });
         inside(r.core(0), bench).await
     });
-    from_reactor.print("100 bottom halves from a reactor, one message");
+    table.ours("100 bottom halves from a reactor, one message", &from_reactor);
+    table.rival("std channel, sent and run", &std_channel);
     let (done, is_done) = std::sync::mpsc::channel();
     on_reactors(cpus, 0, move |r| async move {
         let core = r.core(0).clone();
         let (ended, end) = reactor::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
             let mut samples = Samples::new();
-            for _ in 0..SAMPLES {
+            for _ in 0..rounds(SAMPLES) {
                 let begun = Instant::now();
                 for _ in 0..BATCH {
                     core.schedule_bh(|| {});
@@ -297,10 +315,14 @@ fn senders(cpus: [usize; 2]) {
         end.await.expect("the thread ends");
         thread.join().expect("the thread ends");
     });
-    is_done.recv().expect("sent").print("100 bottom halves from a thread");
+    table.ours("100 bottom halves from a thread", &is_done.recv().expect("sent"));
+    table.rival("std channel, sent and run", &std_channel);
+}
+
+fn std_channel() -> Samples {
     let (sender, receiver) = std::sync::mpsc::channel::<Box<dyn FnOnce() + Send>>();
     let mut samples = Samples::new();
-    for _ in 0..SAMPLES {
+    for _ in 0..rounds(SAMPLES) {
         let begun = Instant::now();
         for _ in 0..BATCH {
             sender.send(Box::new(|| {})).expect("received below");
@@ -310,7 +332,7 @@ fn senders(cpus: [usize; 2]) {
         }
         samples.add_shared(begun.elapsed(), BATCH);
     }
-    samples.print("  rival: std channel, sent and run");
+    samples
 }
 
 /// What a runtime adds to the process.

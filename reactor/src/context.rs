@@ -74,22 +74,22 @@ impl Context {
         self.registry.shared(self.index)
     }
 
-    /// `main`, `iohandler`, `monitor` or `core-N`.
+    /// `main`, `iohandler`, `monitor` or `core-N`. Any thread; never blocks.
     pub fn name(&self) -> &str {
         &self.shared().name
     }
 
-    /// The host CPU that the thread is pinned to, where it is.
+    /// The host CPU that the thread is pinned to, where it is. Any thread; never blocks.
     pub fn cpu(&self) -> Option<usize> {
         self.shared().cpu
     }
 
-    /// Whether the calling thread is this context's.
+    /// Whether the calling thread is this context's. Any thread; never blocks.
     pub fn is_current(&self) -> bool {
         local::is_current(self.shared())
     }
 
-    /// Starts a task here. Any thread; never blocks. The task may [`hop`](crate::hop).
+    /// Starts a task here. Any thread; takes a short lock. The task may [`hop`](crate::hop).
     ///
     /// `name` is what the watchdog and the log call it.
     pub fn spawn<F>(&self, name: &'static str, future: F) -> JoinHandle<F::Output>
@@ -101,7 +101,7 @@ impl Context {
     }
 
     /// Starts a task here whose future is made on the context's thread and never leaves it, so it
-    /// need not be `Send`. Any thread; never blocks.
+    /// need not be `Send`. Any thread; takes a short lock.
     pub fn spawn_local_with<M, F>(&self, name: &'static str, make: M) -> JoinHandle<F::Output>
     where
         M: FnOnce() -> F + Send + 'static,
@@ -122,7 +122,8 @@ impl Context {
         self.shared().send(Work::Once(name, Box::new(f)));
     }
 
-    /// Makes a bottom half that can be scheduled again and again (QEMU's `aio_bh_new`). Any thread.
+    /// Makes a bottom half that can be scheduled again and again (QEMU's `aio_bh_new`). Any thread;
+    /// never blocks.
     pub fn bottom_half(&self, name: &'static str, f: impl FnMut() + Send + 'static) -> BottomHalf {
         BottomHalf::new(self.clone(), name, Box::new(f))
     }
@@ -157,7 +158,7 @@ impl Context {
         self.shared().running.get()
     }
 
-    /// The ring's descriptor number. Any thread.
+    /// The ring's descriptor number, once there is one. Any thread; never blocks.
     pub fn ring_fd(&self) -> Option<RawFd> {
         let fd = self.shared().ring_fd.load(Ordering::Relaxed);
         (fd >= 0).then_some(fd)

@@ -183,7 +183,7 @@ pub struct Counters {
 pub struct Histogram(pub [u64; HISTOGRAM_BUCKETS]);
 
 impl Histogram {
-    /// How many values were counted.
+    /// How many values were counted. Any thread; never blocks.
     pub fn count(&self) -> u64 {
         self.0.iter().sum()
     }

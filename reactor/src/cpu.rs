@@ -3,7 +3,8 @@
 use std::io;
 use std::mem;
 
-/// The CPUs that the calling thread may run on, in ascending order.
+/// The CPUs that the calling thread may run on, in ascending order. Any thread; never blocks. Errors:
+/// those of sched_getaffinity(2).
 pub fn allowed() -> io::Result<Vec<usize>> {
     // SAFETY: a cpu_set_t is an array of integers, for which zero is a value.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };

@@ -65,7 +65,7 @@ impl Fd {
         self.registration.as_ref().is_some_and(|place| local::is_current(&place.home))
     }
 
-    /// Gives the descriptor back when this is the only clone. A registration ends.
+    /// Gives the descriptor back when this is the only clone. A registration ends. Any thread; never blocks.
     pub fn into_owned(self) -> Result<OwnedFd, Self> {
         let registration = self.registration;
         Arc::try_unwrap(self.fd).map_err(|fd| Self { fd, registration })

@@ -112,7 +112,8 @@ pub(crate) trait Joinable<T>: Send + Sync {
     fn runnable(self: Arc<Self>) -> Arc<dyn Runnable>;
 }
 
-/// The result of a task, as a future. Dropping it leaves the task running.
+/// The result of a task, as a future that may be awaited in any context and off reactors. Dropping it
+/// leaves the task running.
 #[must_use = "dropping a JoinHandle detaches its task"]
 pub struct JoinHandle<T> {
     task: Arc<dyn Joinable<T>>,
@@ -136,12 +137,12 @@ impl<T> JoinHandle<T> {
         Arc::clone(&self.task).runnable()
     }
 
-    /// Whether the task has finished.
+    /// Whether the task has finished. Any thread; takes a short lock.
     pub fn is_finished(&self) -> bool {
         !self.task.join().is_running()
     }
 
-    /// Leaves the task to itself.
+    /// Leaves the task to itself. Any thread; takes a short lock.
     pub fn detach(self) {}
 }
 
@@ -165,7 +166,7 @@ impl<T> Drop for JoinHandle<T> {
 pub struct CancelOnDrop<T>(JoinHandle<T>);
 
 impl<T> CancelOnDrop<T> {
-    /// Ties the task's life to the returned value.
+    /// Ties the task's life to the returned value. Any thread; never blocks.
     pub fn new(handle: JoinHandle<T>) -> Self {
         Self(handle)
     }

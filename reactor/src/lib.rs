@@ -67,3 +67,7 @@ pub use ring::SetupError;
 pub use runtime::{Config, Reactors, StartError, run};
 pub use task::{Hop, hop, spawn_local, yield_now};
 pub use timer::{Elapsed, Sleep, sleep, sleep_until, timeout};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

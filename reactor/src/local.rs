@@ -215,12 +215,12 @@ pub(crate) fn with<R>(f: impl FnOnce(&Rc<Local>) -> R) -> R {
     try_with(f).expect("this must be called from a task or bottom half of a reactor")
 }
 
-/// The context of the calling thread, or `None` off a reactor.
+/// The context of the calling thread, or `None` off a reactor. Any thread; never blocks.
 pub fn try_current() -> Option<Context> {
     try_with(|local| local.context.clone())
 }
 
-/// The context of the calling thread.
+/// The context of the calling thread. Tasks and bottom halves; never blocks.
 ///
 /// # Panics
 /// Off a reactor.
@@ -228,7 +228,7 @@ pub fn current() -> Context {
     with(|local| local.context.clone())
 }
 
-/// Whether the calling thread runs a reactor.
+/// Whether the calling thread runs a reactor. Any thread; never blocks.
 pub fn on_reactor() -> bool {
     try_with(|_| ()).is_some()
 }

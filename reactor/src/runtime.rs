@@ -45,7 +45,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// A core context for each CPU that this process may use (`sched_getaffinity`).
+    /// A core context for each CPU that this process may use. Errors: those of sched_getaffinity(2).
     pub fn from_affinity() -> io::Result<Self> {
         Ok(Self::with_cores(cpu::allowed()?))
     }
@@ -97,7 +97,7 @@ pub enum StartError {
     RootPanicked,
 }
 
-/// The contexts of a running process. Clones are cheap.
+/// The contexts of a running process. Clones are cheap and may go to any thread; no function blocks.
 #[derive(Clone)]
 pub struct Reactors {
     contexts: Arc<[Context]>,
@@ -138,7 +138,7 @@ impl Reactors {
 
 /// Starts the contexts and runs `root`'s future in `main`, whose loop takes over the calling
 /// thread. Returns the future's output once every context has stopped: tasks that are left are
-/// dropped, operations cancelled, descriptors closed.
+/// dropped, operations cancelled, descriptors closed. Blocks for that long; errors: [`StartError`].
 ///
 /// # Panics
 /// On a thread that runs a reactor already: loops are never nested.

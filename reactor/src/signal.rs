@@ -14,6 +14,7 @@ pub struct Signals {
 
 impl Signals {
     /// Blocks `signals` in the calling thread (and those it starts) and opens a descriptor for them.
+    /// Any thread; never blocks. Errors: a number that is no signal's; no descriptor left.
     pub fn new(signals: &[i32]) -> std::io::Result<Self> {
         // SAFETY: a sigset_t consists of integers, for which zero is a value.
         let mut set: libc::sigset_t = unsafe { mem::zeroed() };
@@ -40,7 +41,7 @@ impl Signals {
         Ok(Self { fd: Fd::from(unsafe { OwnedFd::from_raw_fd(fd) }) })
     }
 
-    /// The number of the next signal. On a reactor.
+    /// The number of the next signal. Tasks only. Errors: what the kernel answers to the read.
     pub async fn next(&self) -> std::io::Result<i32> {
         let size = size_of::<libc::signalfd_siginfo>();
         let (result, bytes) = io::read(&self.fd, vec![0; size]).await;

@@ -60,7 +60,7 @@ impl Timers {
     }
 }
 
-/// Waits until a moment; see [`sleep_until`].
+/// Waits until a moment; see [`sleep_until`]. Awaited on a reactor: elsewhere it panics.
 #[must_use = "a timer does nothing unless it is awaited"]
 pub struct Sleep {
     deadline: Instant,
@@ -69,7 +69,7 @@ pub struct Sleep {
 }
 
 impl Sleep {
-    /// When it ends.
+    /// When it ends. Any thread; never blocks.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -147,7 +147,8 @@ impl fmt::Display for Elapsed {
 
 impl std::error::Error for Elapsed {}
 
-/// Awaits `future` for `limit` at most; drops it when the time is over, and with it what it held. For
+/// Awaits `future` for `limit` at most; drops it when the time is over, and with it what it held. Tasks
+/// only: it panics off reactors. For
 /// single operations [`io::within`](crate::io::within) gives their buffers back.
 pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
     let mut future = pin!(future);

@@ -36,7 +36,7 @@ impl Default for DrainToken {
 }
 
 impl DrainToken {
-    /// A token that nothing carries yet.
+    /// A token that nothing carries yet. Any thread; never blocks.
     pub fn new() -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -65,7 +65,7 @@ impl DrainToken {
         }
     }
 
-    /// How much is in flight at this moment.
+    /// How much is in flight at this moment. Any thread; never blocks.
     pub fn in_flight(&self) -> usize {
         self.inner.phases.in_flight()
     }

@@ -1,6 +1,7 @@
 //! File and socket operations through the ring of the current context.
 //!
-//! Every function is called from a task, never blocks its thread, and may be dropped at any
+//! Every function is called from a task (it panics off reactors), never blocks its thread, answers with
+//! the errors of the system call that it stands for, and may be dropped at any
 //! `.await`: the operation is cancelled then, and its buffer lives until the kernel has let go.
 //! What a dropped receive or read had already taken from a stream is lost with its buffer.
 //! Buffers are passed by value and come back with the result, also on an error. An operation must

@@ -1,5 +1,6 @@
-//! Stream sockets, over [`crate::io`]. Functions that wait are called in tasks and may be dropped while
-//! they wait; the others work on any thread.
+//! Stream sockets, over [`crate::io`]. Functions that wait are called in tasks, panic off reactors and may
+//! be dropped while they wait; the others work on any thread and do not block, unless they say so. Errors
+//! are those of the system call that each stands for.
 
 mod address;
 

@@ -1,5 +1,6 @@
 //! Primitives for tasks, whatever their contexts. All of them are cancel-safe: a future dropped
-//! while it waits gives its place up and loses nothing.
+//! while it waits gives its place up and loses nothing. Futures may be awaited in any context and off
+//! reactors; every other function may be called on any thread, and none blocks.
 //!
 //! Each keeps its waiters behind a short internal lock that is never held across a wake-up or an
 //! `.await`. None belongs on the data path of one core, where a task and an

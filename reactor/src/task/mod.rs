@@ -98,7 +98,7 @@ where
 }
 
 /// Starts a task on the current context whose future stays on this thread: it need not be `Send`, and
-/// it cannot [`hop`].
+/// it cannot [`hop`]. Tasks and bottom halves; takes a short lock.
 ///
 /// # Panics
 /// Off a reactor.
@@ -123,7 +123,8 @@ where
     start(context, name, true, LocalFuture::new(make))
 }
 
-/// Lets everything else that is ready in this context run first.
+/// Lets everything else that is ready in this context run first, after a look at completions and timers.
+/// Tasks; never blocks.
 pub async fn yield_now() {
     let mut yielded = false;
     std::future::poll_fn(|cx| {
