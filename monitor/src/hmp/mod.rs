@@ -19,6 +19,22 @@ pub use session::{Echo, HmpSession};
 
 use crate::core::Env;
 
+/// Any bytes through the line editor, completion and the parser of arguments.
+#[cfg(test)]
+pub(crate) fn edit_any(bytes: &[u8]) {
+    let (mut editor, mut out) = (edit::Editor::new("> "), Vec::new());
+    for byte in bytes {
+        match editor.take(*byte, &mut out) {
+            edit::Typed::Complete(before) => editor.complete(&complete::words(&before), &mut out),
+            edit::Typed::Line(line) => {
+                let mut args = args::Args::new(&line);
+                let _ = (args.format(), args.expression(), args.word());
+            }
+            edit::Typed::Nothing | edit::Typed::Interrupted => {}
+        }
+    }
+}
+
 /// Runs one line and gives its output with `\r\n` ends. In main, in coroutine context, with the
 /// coroutine lane held.
 pub(crate) async fn run_line(env: &Env, line: &str) -> String {
