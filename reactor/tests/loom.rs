@@ -598,3 +598,32 @@ fn reader_and_writer_never_meet() {
 fn two_readers_and_a_writer_never_meet() {
     readers_and_a_writer(2, 2);
 }
+
+/// A writer that keeps newcomers out, because readers keep coming.
+#[test]
+fn a_writer_that_closes_first_is_alone_and_lets_everybody_in_again() {
+    model(3, || {
+        let lock = Arc::new(Lock {
+            gate: Gate::new(2),
+            value: Watched::new(0),
+            released: Bell::new(),
+            emptied: Bell::new(),
+        });
+        let threads = [0, 1].map(|place| {
+            let lock = Arc::clone(&lock);
+            thread::spawn(move || lock.read(place))
+        });
+        lock.gate.await_empty();
+        lock.gate.close();
+        while !lock.gate.is_empty() {
+            lock.emptied.wait();
+        }
+        lock.gate.stop_waiting();
+        lock.value.set(1);
+        lock.gate.open();
+        lock.release(2);
+        for thread in threads {
+            assert!(thread.join().unwrap() <= 1);
+        }
+    });
+}

@@ -4,11 +4,12 @@ mod common;
 
 use common::{poll_once, with};
 use futures_util::future::{Either, join, join_all, select};
-use reactor::sync::{Mutex, RwLock, bounded, scope};
+use reactor::sync::{Mutex, Quiesce, RwLock, bounded, scope};
 use reactor::{JoinError, hop, sleep, spawn_local, timeout, yield_now};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 struct Count(Arc<AtomicUsize>);
@@ -158,6 +159,60 @@ fn nested_readers_pass_a_waiting_writer() {
         assert!(!writer.is_finished());
         drop(outer);
         writer.await.unwrap();
+    });
+}
+
+/// There is no moment without readers unless the writer makes one.
+#[test]
+fn readers_that_hand_over_to_each_other_do_not_starve_a_writer() {
+    with(|reactors| async move {
+        let lock = Arc::new(RwLock::new(reactors.main(), 0));
+        let shared = Arc::clone(&lock);
+        let readers = reactors.core(0).spawn("readers", async move {
+            let mut held = shared.read().await;
+            while *held == 0 {
+                // The next begins before this one ends; it may have to wait for the writer.
+                held = if let Some(next) = shared.try_read() {
+                    next
+                } else {
+                    drop(held);
+                    shared.read().await
+                };
+                yield_now().await;
+            }
+        });
+        *lock.write().await = 1;
+        readers.await.unwrap();
+    });
+}
+
+#[test]
+fn requests_are_held_off_until_the_last_section_ends() {
+    with(|reactors| async move {
+        let quiesce = Arc::new(Quiesce::new(reactors.main()));
+        let place = quiesce.place();
+        assert!(quiesce.enter(place));
+        let outer = quiesce.close();
+        let inner = quiesce.close();
+        assert!(!quiesce.enter(place));
+        let waiting = Arc::clone(&quiesce);
+        let drained = reactors.core(0).spawn("drain", async move { waiting.emptied().await });
+        yield_now().await;
+        assert!(!drained.is_finished());
+        quiesce.leave(place);
+        drained.await.unwrap();
+        let held = Arc::clone(&quiesce);
+        let request = reactors.core(1).spawn("request", async move {
+            std::future::poll_fn(|cx| {
+                held.wake_when_open(cx.waker());
+                if held.enter(held.place()) { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+        });
+        drop(outer);
+        assert!(quiesce.is_closed() && !request.is_finished());
+        drop(inner);
+        request.await.unwrap();
     });
 }
 

@@ -1,8 +1,8 @@
 //! Who may look and who may change: readers counted in any context, one writer.
 //!
-//! Readers prefer: a writer that waits does not hold up who reads already, nor what that reader needs
-//! to finish. A reader counts itself first and looks for a writer second; the writer sets its bit first
-//! and looks at the counts second. The SeqCst fences (`enter` and `try_close`) forbid that both miss the
+//! A writer either waits for a moment without readers ([`Gate::try_close`]), or makes one: it refuses
+//! newcomers and waits for those inside ([`Gate::close`]). A reader counts itself first and looks for a writer second; the writer sets its bit first
+//! and looks at the counts second. The SeqCst fences (`enter` and `close`) forbid that both miss the
 //! other. The same holds for a reader that leaves and a writer about to wait (`leave` and `await_empty`).
 
 use crate::primitive::{AtomicBool, AtomicUsize, Ordering, fence};
@@ -36,7 +36,7 @@ impl Gate {
     /// Begins to read; false when a writer is inside, with [`leave`](Self::leave) still to be called.
     pub(crate) fn enter(&self, place: usize) -> bool {
         self.counts[place].0.fetch_add(1, Ordering::Relaxed);
-        // Pairs with the fence in `try_close`.
+        // Pairs with the fence in `close`.
         fence(Ordering::SeqCst);
         // Acquire pairs with the Release in `open`: what the writer did is visible.
         !self.closed.load(Ordering::Acquire)
@@ -70,14 +70,19 @@ impl Gate {
     /// Lets the writer in if nobody reads; otherwise, and where this has been false, readers that were
     /// refused meanwhile are to be told. One writer at a time.
     pub(crate) fn try_close(&self) -> bool {
-        self.closed.store(true, Ordering::Relaxed);
-        // Pairs with the fence in `enter`.
-        fence(Ordering::SeqCst);
+        self.close();
         let alone = self.is_empty();
         if !alone {
             self.open();
         }
         alone
+    }
+
+    /// Refuses newcomers; who is inside stays. One writer at a time.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        // Pairs with the fence in `enter`.
+        fence(Ordering::SeqCst);
     }
 
     /// The writer is out; readers that were refused are to be told.

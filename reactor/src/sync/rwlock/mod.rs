@@ -1,22 +1,24 @@
 //! A lock for what is read in every context and changed in one.
 
-mod gate;
+pub(super) mod gate;
 
 use gate::Gate;
 
 use super::{Mutex, MutexGuard, Notify};
 use crate::context::Context;
-use crate::{guard, local};
+use crate::{guard, local, timeout};
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 /// Readers in any context, a writer in one (QEMU's block graph lock).
 ///
 /// Taking it for reading costs two uncontended atomic operations: readers are counted by context.
-/// Readers go before writers: a reader may begin while a writer waits, so a read-side section may
-/// contain another, in this task or in one that it waits for; a writer waits for a moment without
-/// readers. Where requests keep coming, [drain](crate::DrainToken) before writing.
+/// Neither side starves the other, and a read-side section may contain another, in this task or in one
+/// that it waits for. A writer waits for a moment without readers. Where that does not come, it keeps
+/// newcomers out for a while, so that those inside can leave; where they do not, because one of them
+/// waits for a newcomer, the newcomers have their turn again, and both turns grow.
 pub struct RwLock<T> {
     writer: Context,
     gate: Gate,
@@ -81,14 +83,44 @@ impl<T> RwLock<T> {
         assert!(self.writer.is_current(), "this lock is written in {:?} only", self.writer);
         let turn = self.turn.lock().await;
         let _waiting = Waiting::new(&self.gate);
+        let mut patience = PATIENCE;
+        loop {
+            if timeout(patience, self.chance()).await.is_ok() {
+                break;
+            }
+            let keeping = KeepingOut::new(self);
+            if timeout(patience, self.vacated()).await.is_ok() {
+                // The write guard opens it.
+                std::mem::forget(keeping);
+                break;
+            }
+            drop(keeping);
+            patience = (patience * 2).min(PATIENCE_MAX);
+        }
+        WriteGuard { lock: self, deferred: Vec::new(), _turn: turn }
+    }
+
+    /// Waits for a moment without readers, and closes the gate in it.
+    async fn chance(&self) {
         loop {
             let emptied = self.emptied.notified();
             // Not closed for nothing: that would refuse readers.
             if self.gate.is_empty() {
                 if self.gate.try_close() {
-                    return WriteGuard { lock: self, deferred: Vec::new(), _turn: turn };
+                    return;
                 }
                 self.readers.notify_all();
+            }
+            emptied.await;
+        }
+    }
+
+    /// Waits until those who were inside when the gate was closed have left.
+    async fn vacated(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.gate.is_empty() {
+                return;
             }
             emptied.await;
         }
@@ -102,6 +134,27 @@ impl<T> RwLock<T> {
     /// The value.
     pub fn into_inner(self) -> T {
         self.value.into_inner()
+    }
+}
+
+/// How long a writer waits for a moment without readers before it makes one, at first and at most.
+const PATIENCE: Duration = Duration::from_micros(500);
+const PATIENCE_MAX: Duration = Duration::from_millis(50);
+
+/// The gate is closed to newcomers, until the drop.
+struct KeepingOut<'a, T>(&'a RwLock<T>);
+
+impl<'a, T> KeepingOut<'a, T> {
+    fn new(lock: &'a RwLock<T>) -> Self {
+        lock.gate.close();
+        Self(lock)
+    }
+}
+
+impl<T> Drop for KeepingOut<'_, T> {
+    fn drop(&mut self) {
+        self.0.gate.open();
+        self.0.readers.notify_all();
     }
 }
 
