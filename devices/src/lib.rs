@@ -10,6 +10,7 @@
 //! | [`scsi`] | logical units over disks, and their bus | any; changes in `main` |
 //! | [`legacy`] | serial port, clock, keyboard controller, debug ports, fw_cfg | vCPU threads |
 //! | [`clock`], [`request`] | the time devices see, what guests ask of the machine | any |
+//! | [`error`] | why a command that acts on devices failed | any |
 //!
 //! Devices know `vcpu`'s address spaces and its [`Platform`](vcpu::irq::Platform), never KVM, and
 //! never the monitor: what they have to say goes through callbacks that the program hands in.
@@ -18,6 +19,7 @@ pub mod acpi;
 pub mod block;
 pub mod board;
 pub mod clock;
+pub mod error;
 pub mod legacy;
 pub mod pci;
 pub mod request;
@@ -27,4 +29,5 @@ mod test_platform;
 pub mod virtio;
 
 pub use clock::{Clock, HostClock};
+pub use error::{CommandError, ErrorClass};
 pub use request::{GuestRequest, RequestSink};

@@ -1,10 +1,12 @@
 //! The control handle of a raw image.
 
+use super::lock::{self, Claim, LockError};
 use super::raw::{RawFiles, RawQueue};
-use super::{BoxFuture, Disk, DiskError, DiskInfo, DiskQueue, lock};
+use super::{BoxFuture, Disk, DiskError, DiskInfo, DiskQueue, SECTOR};
 use reactor::io as rio;
+use reactor::sync::Notify;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use vm_memory::GuestMemoryMmap;
 
@@ -15,7 +17,35 @@ pub(super) struct FileDisk {
     files: Mutex<Option<RawFiles>>,
     size: AtomicU64,
     info: DiskInfo,
-    locked: bool,
+    /// The locks taken.
+    claim: Mutex<Claim>,
+    users: Arc<Users>,
+}
+
+/// The data handles of an image.
+#[derive(Default)]
+struct Users {
+    count: AtomicUsize,
+    gone: Notify,
+}
+
+/// A data handle of an image, until it is dropped.
+pub(super) struct User(Arc<Users>);
+
+impl User {
+    fn new(users: &Arc<Users>) -> Self {
+        users.count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(users))
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        // Release pairs with the Acquire in `unused`.
+        if self.0.count.fetch_sub(1, Ordering::Release) == 1 {
+            self.0.gone.notify_all();
+        }
+    }
 }
 
 impl FileDisk {
@@ -24,9 +54,51 @@ impl FileDisk {
         files: RawFiles,
         size: u64,
         info: DiskInfo,
-        locked: bool,
+        claim: Claim,
     ) -> Self {
-        Self { name, files: Mutex::new(Some(files)), size: AtomicU64::new(size), info, locked }
+        Self {
+            name,
+            files: Mutex::new(Some(files)),
+            size: AtomicU64::new(size),
+            info,
+            claim: Mutex::new(claim),
+            users: Arc::default(),
+        }
+    }
+
+    /// Replaces the locks taken; on an error they stay as they are.
+    pub(super) fn set_claim(&self, wanted: Claim) -> Result<(), LockError> {
+        let files = self.files().map_err(LockError::Unsupported)?;
+        let mut held = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        if *held != wanted {
+            lock::change(&files.file, *held, wanted)?;
+            *held = wanted;
+        }
+        Ok(())
+    }
+
+    /// Bytes that the image takes on the host.
+    pub(super) fn allocated(&self) -> Option<u64> {
+        let status = nix::sys::stat::fstat(&self.files().ok()?.file).ok()?;
+        u64::try_from(status.st_blocks).ok().map(|blocks| blocks * SECTOR)
+    }
+
+    /// Changes the size of the image.
+    pub(super) async fn resize(&self, size: u64) -> io::Result<()> {
+        rio::ftruncate(&self.files()?.file, size).await?;
+        self.size.store(size, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Waits until no data handle is left.
+    pub(super) async fn unused(&self) {
+        loop {
+            let gone = self.users.gone.notified();
+            if self.users.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            gone.await;
+        }
     }
 
     fn files(&self) -> io::Result<RawFiles> {
@@ -44,7 +116,8 @@ impl FileDisk {
         } else {
             rio::fdatasync(&files.file).await
         };
-        if self.locked {
+        let claim = self.claim.lock().map_or_else(|held| *held.into_inner(), |held| *held);
+        if claim != Claim::NONE {
             // At once, and not when the kernel drops the last reference.
             lock::release(&files.file);
         }
@@ -74,7 +147,8 @@ impl Disk for FileDisk {
         slots: usize,
         segments: usize,
     ) -> io::Result<Box<dyn DiskQueue>> {
-        Ok(Box::new(RawQueue::new(&self.files()?, ram, slots, segments)))
+        let queue = RawQueue::new(&self.files()?, ram, slots, segments);
+        Ok(Box::new(queue.with_user(User::new(&self.users))))
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<(), DiskError>> {

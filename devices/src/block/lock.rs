@@ -34,6 +34,14 @@ impl Claim {
         Self { uses: CONSISTENT_READ | WRITE | RESIZE, refuses: WRITE | RESIZE };
     /// One of many readers.
     pub(crate) const READER: Self = Self { uses: CONSISTENT_READ, refuses: WRITE | RESIZE };
+    /// Nothing.
+    pub(crate) const NONE: Self = Self { uses: 0, refuses: 0 };
+
+    /// Permissions by bit number, as in QEMU: 0 consistent read, 1 write, 2 write unchanged,
+    /// 3 resize.
+    pub(crate) const fn new(uses: u8, refuses: u8) -> Self {
+        Self { uses, refuses }
+    }
 }
 
 /// Why a claim could not be made.
@@ -54,14 +62,33 @@ pub(crate) fn claim(file: &impl AsFd, claim: Claim) -> Result<(), LockError> {
     result
 }
 
+/// Replaces the locks of `held` by those of `wanted`; on failure those of `held` stay. Does not
+/// block.
+pub(crate) fn change(file: &impl AsFd, held: Claim, wanted: Claim) -> Result<(), LockError> {
+    let both = Claim::new(held.uses | wanted.uses, held.refuses | wanted.refuses);
+    let result = take(file, both);
+    let keep = if result.is_ok() { wanted } else { held };
+    for (start, had, keep) in [(USED, both.uses, keep.uses), (REFUSED, both.refuses, keep.refuses)]
+    {
+        for (n, _) in set_bits(had & !keep) {
+            unlock(file, start + n, 1);
+        }
+    }
+    result
+}
+
 /// Gives up every lock of [`claim`]. Closing the last descriptor does so too; this is for when
 /// the kernel may still hold one.
 pub(crate) fn release(file: &impl AsFd) {
     for start in [USED, REFUSED] {
-        let range = flock(libc::F_UNLCK, start, PERMISSIONS.len() as i64);
-        if let Err(error) = fcntl(file, FcntlArg::F_OFD_SETLK(&range)) {
-            tracing::debug!(%error, "unlocking an image");
-        }
+        unlock(file, start, PERMISSIONS.len() as i64);
+    }
+}
+
+fn unlock(file: &impl AsFd, start: i64, len: i64) {
+    let range = flock(libc::F_UNLCK, start, len);
+    if let Err(error) = fcntl(file, FcntlArg::F_OFD_SETLK(&range)) {
+        tracing::debug!(%error, "unlocking an image");
     }
 }
 

@@ -24,20 +24,31 @@ const PHYSICAL_BLOCK_MAX: u32 = 4096;
 ///
 /// On a reactor, in any context. Nothing is created, and nothing stays open after an error.
 pub async fn open_file(options: FileOptions) -> Result<Arc<dyn Disk>, OpenError> {
+    let disk = open_any_size(&options).await?;
+    match check_size(&options.path, disk.size()) {
+        Ok(()) => Ok(disk),
+        Err(error) => {
+            // It has not been used, so that nothing is lost with this result.
+            let _ = disk.close().await;
+            Err(error)
+        }
+    }
+}
+
+/// As [`open_file`], also where the image is no whole number of sectors.
+pub(super) async fn open_any_size(options: &FileOptions) -> Result<Arc<FileDisk>, OpenError> {
     let path = options.path.as_path();
     let is_block = check_kind(path).await?;
-    let file = open_image(&options, options.cache.direct).await?;
+    let file = open_image(options, options.cache.direct).await?;
     if options.locking {
-        let claim = if options.read_only { Claim::READER } else { Claim::WRITER };
-        lock::claim(&file, claim).map_err(|error| locked(path, error))?;
+        lock::claim(&file, claim_of(options)).map_err(|error| locked(path, error))?;
     }
     let attributes = attributes(path, &file).await?;
     let size = if is_block { block_device_size(path, &file)? } else { attributes.stx_size };
-    check_size(path, size)?;
     let direct = if options.cache.direct { Some(direct_align(path, &attributes)?) } else { None };
     // Direct I/O in blocks larger than the guest's sectors needs a way around for small requests.
     let buffered = match direct {
-        Some(align) if align.offset as u64 > SECTOR => Some(open_image(&options, false).await?),
+        Some(align) if align.offset as u64 > SECTOR => Some(open_image(options, false).await?),
         _ => None,
     };
     let physical_block = attributes.stx_blksize.clamp(SECTOR as u32, PHYSICAL_BLOCK_MAX);
@@ -51,12 +62,17 @@ pub async fn open_file(options: FileOptions) -> Result<Arc<dyn Disk>, OpenError>
     let no_flush = options.cache.no_flush;
     let files = RawFiles { file, buffered, direct, discard: options.discard, no_flush };
     let name = format!("image '{}'", path.display());
-    Ok(Arc::new(FileDisk::new(name, files, size, info, options.locking)))
+    let claim = if options.locking { claim_of(options) } else { Claim::NONE };
+    Ok(Arc::new(FileDisk::new(name, files, size, info, claim)))
+}
+
+fn claim_of(options: &FileOptions) -> Claim {
+    if options.read_only { Claim::READER } else { Claim::WRITER }
 }
 
 /// Whether it is a block device, or why neither that nor a regular file. Looks without opening:
 /// opening a FIFO or a terminal would do something to it.
-async fn check_kind(path: &Path) -> Result<bool, OpenError> {
+pub(super) async fn check_kind(path: &Path) -> Result<bool, OpenError> {
     let place = rio::openat(path, libc::O_PATH | libc::O_CLOEXEC, 0)
         .await
         .map_err(|source| refused(path, false, false, source))?;

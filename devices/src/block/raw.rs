@@ -11,6 +11,7 @@ mod transfer;
 mod unmap;
 
 use super::bounce::{Bounce, BouncePool};
+use super::file::User;
 use super::options::Discard;
 use super::segments::{SegmentTable, Segments};
 use super::{DiskQueue, Done, Request};
@@ -128,9 +129,17 @@ pub(super) struct RawQueue {
     waiting: VecDeque<usize>,
     in_flight: usize,
     aborting: bool,
+    /// Tells the image that it is no longer in use.
+    user: Option<User>,
 }
 
 impl RawQueue {
+    /// One that is counted among the users of its image.
+    pub(super) fn with_user(mut self, user: User) -> Self {
+        self.user = Some(user);
+        self
+    }
+
     pub(super) fn new(
         files: &RawFiles,
         ram: &Arc<GuestMemoryMmap<()>>,
@@ -156,6 +165,7 @@ impl RawQueue {
             waiting: VecDeque::new(),
             in_flight: 0,
             aborting: false,
+            user: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Scratch disks: gone with the process, invisible to others.
 
 use super::file::FileDisk;
+use super::lock::Claim;
 use super::options::Discard;
 use super::raw::RawFiles;
 use super::{Disk, DiskInfo, OpenError, SECTOR};
@@ -37,7 +38,7 @@ pub async fn scratch(size: u64) -> Result<Arc<dyn Disk>, OpenError> {
     };
     let files =
         RawFiles { file, buffered: None, direct: None, discard: Discard::Unmap, no_flush: false };
-    Ok(Arc::new(FileDisk::new("scratch disk".to_owned(), files, size, info, false)))
+    Ok(Arc::new(FileDisk::new("scratch disk".to_owned(), files, size, info, Claim::NONE)))
 }
 
 fn in_memory() -> io::Result<Fd> {

@@ -159,6 +159,23 @@ impl Segments<'_> {
         Ok(())
     }
 
+    /// Fills what the list covers with zeroes.
+    pub(super) fn zero(&mut self) {
+        for [base, len] in self.live() {
+            let into = std::ptr::with_exposed_provenance_mut::<u8>(*base);
+            // SAFETY: as in `copy_from`.
+            unsafe { std::ptr::write_bytes(into, 0, *len) };
+        }
+    }
+
+    /// Makes the list that of `other`, which is in the same guest memory; false where it does not
+    /// fit.
+    pub(super) fn adopt(&mut self, other: &Segments<'_>) -> bool {
+        self.clear();
+        std::ptr::eq(self.ram, other.ram)
+            && other.live().iter().all(|[base, len]| self.push_host(*base, *len).is_ok())
+    }
+
     /// Drops the first `bytes` bytes (all, where there are fewer).
     pub fn advance(&mut self, bytes: u64) {
         let mut left = bytes.min(self.window.bytes);

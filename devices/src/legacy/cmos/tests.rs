@@ -129,7 +129,7 @@ fn nothing_floats() {
         .filter(|index| bench.get(*index) == 0xff)
         .filter(|index| ![0x17, 0x18, 0x30, 0x31].contains(index))
         .collect();
-    assert_eq!(float, [], "only the memory sizes above are at their limit");
+    assert_eq!(float, [0u8; 0], "only the memory sizes above are at their limit");
     assert_eq!(bench.get(0xff), bench.get(0x7f), "bit 7 is not part of the index");
     let mut index = [0];
     bench.cmos.read(0, &mut index);

@@ -1,0 +1,174 @@
+//! Devices come and go: a node, or a drive, is claimed at realize and released at unrealize.
+
+use super::BlockGraph;
+use super::backend::{Backend, Owner};
+use super::change::drop_unused;
+use super::drain::Drained;
+use super::node::Node;
+use super::options::Options;
+use super::permissions::{Access, Use, User};
+use crate::block::SECTOR;
+use crate::error::CommandError;
+use std::sync::Arc;
+
+/// What a device is going to do with its storage.
+#[derive(Clone, Debug)]
+pub struct ClaimOptions {
+    /// The device's path, as QEMU writes it: `/machine/peripheral/ID/virtio-backend`.
+    pub device: String,
+    /// It does not write.
+    pub read_only: bool,
+    /// `share-rw=on`: others may write meanwhile.
+    pub share_writes: bool,
+}
+
+impl BlockGraph {
+    /// Opens the image of a `-drive` and keeps it for the device that will claim it.
+    pub async fn add_drive(
+        &self,
+        drive: &str,
+        options: Options,
+        writeback: bool,
+    ) -> Result<Arc<Backend>, CommandError> {
+        let _alone = self.changing.lock().await;
+        let contents = self.contents();
+        if contents.backends.iter().any(|backend| backend.owner().drive == drive) {
+            return Err(CommandError::generic(format!("Duplicate ID '{drive}' for drive")));
+        }
+        if contents.node(drive).is_some() {
+            let text = format!("Device with id '{drive}' already exists");
+            return Err(CommandError::generic(text));
+        }
+        let read_only = options.read_only.unwrap_or(false);
+        let root = self.open(options).await?;
+        let owner = Owner { drive: drive.to_owned(), device: String::new() };
+        self.attach(owner, &root, Access::IDLE, (read_only, writeback))
+    }
+
+    /// Claims the drive, or else the node, called `name` for a device. `None` when there is neither.
+    /// In `main`; does not wait.
+    pub fn claim(
+        &self,
+        name: &str,
+        options: &ClaimOptions,
+    ) -> Option<Result<Arc<Backend>, CommandError>> {
+        let contents = self.contents();
+        let of_drive = |backend: &&Arc<Backend>| backend.owner().drive == name;
+        if let Some(backend) = contents.backends.iter().find(of_drive) {
+            return Some(claim_drive(backend, options));
+        }
+        let node = contents.node(name)?;
+        let read_only = options.read_only || node.info().read_only;
+        let access = Access::device(read_only, options.share_writes);
+        let owner = Owner { drive: String::new(), device: options.device.clone() };
+        let claimed =
+            whole_sectors(node).and_then(|()| self.attach(owner, node, access, (read_only, true)));
+        Some(claimed)
+    }
+
+    /// Takes a claim back at once: the device was not made, and has no queue. In `main`.
+    pub fn give_back(&self, backend: &Arc<Backend>) {
+        let Some(root) = backend.root() else { return };
+        let drive = backend.owner().drive;
+        if drive.is_empty() {
+            self.backends().retain(|known| !Arc::ptr_eq(known, backend));
+            backend.set_root(None);
+            root.remove_use(backend.use_id);
+            return;
+        }
+        backend.set_device(String::new());
+        let (by, access) = (User::Device(drive), Access::IDLE);
+        if let Err(error) = root.add_use(Use { id: backend.use_id, by, role: "root", access }) {
+            tracing::warn!(%error, "giving a claim back");
+        }
+    }
+
+    fn attach(
+        &self,
+        owner: Owner,
+        root: &Arc<Node>,
+        access: Access,
+        (read_only, writeback): (bool, bool),
+    ) -> Result<Arc<Backend>, CommandError> {
+        let id = self.number();
+        let name = if owner.device.is_empty() { &owner.drive } else { &owner.device };
+        root.add_use(Use { id, by: User::Device(name.clone()), role: "root", access })?;
+        let backend = Backend::new(&self.main, owner, root, id, (read_only, writeback));
+        self.backends().push(Arc::clone(&backend));
+        Ok(backend)
+    }
+
+    /// Ends a claim: nothing is in flight afterwards, and nodes that nobody else keeps are closed,
+    /// as those of a `-drive`; a node made by `blockdev-add` stays. A second call does nothing.
+    pub async fn release(&self, backend: &Arc<Backend>) {
+        let _alone = self.changing.lock().await;
+        let drained = Drained::begin(vec![Arc::clone(backend)]).await;
+        let Some(root) = backend.root() else { return };
+        let mut writer = self.lock.write().await;
+        self.backends().retain(|known| !Arc::ptr_eq(known, backend));
+        backend.set_root(None);
+        root.remove_use(backend.use_id);
+        drop_unused(&mut writer, &root);
+        self.publish(&writer);
+        drop(drained);
+        drop(root);
+        writer.unlock().await;
+    }
+
+    /// Releases every claim, deletes every node and closes the images: the end of the machine. What
+    /// cannot be made stable is told.
+    pub async fn close_all(&self) -> Result<(), String> {
+        let contents = self.contents();
+        let mut result = Ok(());
+        for backend in &contents.backends {
+            let flushed = match backend.root().filter(|root| !root.info().read_only) {
+                Some(root) => root.driver().flush_at_end().await,
+                None => Ok(()),
+            };
+            result = result.and(flushed.map_err(|error| error.to_string()));
+            self.release(backend).await;
+        }
+        let _alone = self.changing.lock().await;
+        let mut writer = self.lock.write().await;
+        // Whatever uses a node was made after it, and goes before it.
+        for node in std::mem::take(&mut writer.0).into_iter().rev() {
+            node.set_monitor_owned(false);
+            writer.schedule_unref(node);
+        }
+        self.publish(&writer);
+        drop(contents);
+        writer.unlock().await;
+        result
+    }
+}
+
+/// Claims what a `-drive` has made.
+fn claim_drive(
+    backend: &Arc<Backend>,
+    options: &ClaimOptions,
+) -> Result<Arc<Backend>, CommandError> {
+    let owner = backend.owner();
+    let Some(root) = backend.root().filter(|_| owner.device.is_empty()) else {
+        let text = format!("Drive '{}' is already in use by another device", owner.drive);
+        return Err(CommandError::generic(text));
+    };
+    whole_sectors(&root)?;
+    let read_only = options.read_only || root.info().read_only || backend.is_read_only();
+    let access = Access::device(read_only, options.share_writes);
+    let by = User::Device(options.device.clone());
+    root.add_use(Use { id: backend.use_id, by, role: "root", access })?;
+    backend.set_device(options.device.clone());
+    Ok(Arc::clone(backend))
+}
+
+/// A device's storage is made of sectors.
+fn whole_sectors(node: &Node) -> Result<(), CommandError> {
+    let size = node.size();
+    if size.is_multiple_of(SECTOR) {
+        return Ok(());
+    }
+    Err(CommandError::generic(format!(
+        "Node '{}' is {size} bytes long, not a multiple of 512; resize it with block_resize",
+        node.name()
+    )))
+}

@@ -1,0 +1,73 @@
+//! What a node does: a driver for each format and protocol.
+//!
+//! - `file`: an image on the host, by the raw engine
+//! - `raw`: another node as it is, or a part of it
+//! - `null`: no storage at all
+
+pub(super) mod file;
+pub(super) mod null;
+pub(super) mod raw;
+
+use super::node::{Child, Node};
+use super::options::{DriverOptions, Options};
+use super::permissions::Access;
+use crate::block::{BoxFuture, Disk, DiskError};
+use crate::error::CommandError;
+use std::sync::Arc;
+
+/// A node's control handle.
+pub(super) trait Driver: Disk {
+    /// The text that names its image to users: a path, or `json:{...}`.
+    fn filename(&self) -> String;
+
+    /// Bytes that its image takes on the host. A look at what is known, without I/O.
+    fn allocated(&self) -> Option<u64>;
+
+    /// Takes or gives up what the host must know of the access by all users.
+    fn permit(&self, _: Access) -> Result<(), CommandError> {
+        Ok(())
+    }
+
+    /// What it does with a child, given what is done with itself.
+    fn child_access(&self, _role: &str, access: Access) -> Access {
+        access
+    }
+
+    /// Changes its size to `size` bytes. On a reactor.
+    fn resize(&self, size: u64) -> BoxFuture<'_, Result<(), CommandError>>;
+
+    /// Makes what was written stable before the image is closed, unless flushes are ignored.
+    fn flush_at_end(&self) -> BoxFuture<'_, Result<(), DiskError>> {
+        self.flush()
+    }
+
+    /// Waits until no data handle is left that was made here. On a reactor.
+    fn unused(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Opens what `options` describe, over `children`. Nothing stays open after an error.
+pub(super) async fn open(
+    options: &Options,
+    children: &[Child],
+) -> Result<Arc<dyn Driver>, CommandError> {
+    match &options.driver {
+        DriverOptions::File { filename, locking, device } => {
+            file::open(options, filename, *locking, *device).await
+        }
+        DriverOptions::Raw { offset, size, .. } => {
+            raw::open(options, child(children, "file")?, *offset, *size)
+        }
+        DriverOptions::NullCo { size, latency_ns, read_zeroes } => {
+            Ok(null::open(options, *size, *latency_ns, *read_zeroes))
+        }
+    }
+}
+
+fn child(children: &[Child], role: &str) -> Result<Arc<Node>, CommandError> {
+    let child = children.iter().find(|child| child.role == role);
+    child
+        .map(|child| Arc::clone(&child.node))
+        .ok_or_else(|| CommandError::generic(format!("Parameter '{role}' is missing")))
+}

@@ -1,0 +1,149 @@
+//! The block graph: nodes that are images, or something over other nodes, and the devices that use
+//! them.
+//!
+//! ```text
+//!   device queue ──▶ BackendQueue ──▶ (filter's queue ──▶) RawQueue ──▶ the core's ring
+//!        ╎                ╎ held off while the graph drains
+//!   device ─────────▶ Backend ──▶ Node "disk0" (raw) ──file──▶ Node "#block012" (file)
+//! ```
+//! - `lock`: readers in every context, one writer in `main`, and what is dropped after a write
+//! - `node`, `permissions`: what exists, who uses it, who may do what
+//! - `options`, `drivers/`: how a node is made, and what it does
+//! - `backend`, `queue`, `stats`: what a device holds, and the way of its requests
+//! - `drain`: sections without requests
+//! - `change`: adding and removing nodes; `claim`: devices come and go
+//!
+//! A [`BlockGraph`] belongs to one machine. It is changed in `main` only; what queries need is
+//! published after each change and can be looked at anywhere, without waiting. Nodes change under
+//! the lock; that devices come and go concerns `main` alone.
+
+mod backend;
+mod change;
+mod claim;
+mod drain;
+mod drivers;
+mod lock;
+mod node;
+mod options;
+mod permissions;
+mod queue;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+pub use backend::{Backend, Owner, SizeListener};
+pub use claim::ClaimOptions;
+pub use drain::Drained;
+pub use lock::{GraphLock, Writer};
+pub use node::Node;
+pub use options::{DRIVERS, DriverOptions, Options, Reference};
+pub use permissions::{Access, Permissions};
+pub use stats::{Kind, KindStats, Stats};
+
+use reactor::{Context, Reactors};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The nodes of a graph, in the order of their making: what a node uses comes before it.
+#[derive(Clone, Default)]
+pub struct Nodes(Vec<Arc<Node>>);
+
+impl Nodes {
+    /// All of them.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Node>> {
+        self.0.iter()
+    }
+
+    /// The node of this name.
+    pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
+        self.iter().find(|node| node.name() == name)
+    }
+}
+
+/// What there is at one moment.
+#[derive(Clone)]
+pub struct Contents {
+    /// The nodes.
+    pub nodes: Arc<Nodes>,
+    /// What devices and drives hold, in the order of their making.
+    pub backends: Vec<Arc<Backend>>,
+}
+
+impl Contents {
+    /// The node of this name.
+    pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
+        self.nodes.node(name)
+    }
+
+    /// The back end of this drive or device.
+    pub fn backend(&self, name: &str) -> Option<&Arc<Backend>> {
+        let named = |backend: &&Arc<Backend>| {
+            let owner = backend.owner();
+            !name.is_empty() && (owner.drive == name || owner.device == name)
+        };
+        self.backends.iter().find(named)
+    }
+}
+
+/// The block graph of a machine.
+pub struct BlockGraph {
+    main: Context,
+    lock: GraphLock<Nodes>,
+    /// The nodes after the last change. Held for moments only.
+    published: Mutex<Arc<Nodes>>,
+    /// Changed in `main`. Held for moments only.
+    backends: Mutex<Vec<Arc<Backend>>>,
+    /// Numbers uses and generated names.
+    next: AtomicU64,
+    /// One change at a time, the opening and closing of images included.
+    changing: reactor::sync::Mutex<()>,
+}
+
+impl BlockGraph {
+    /// An empty graph, changed in `main`.
+    pub fn new(reactors: &Reactors) -> Arc<Self> {
+        let main = reactors.main().clone();
+        Arc::new(Self {
+            lock: GraphLock::new(&main, Nodes::default()),
+            main,
+            published: Mutex::default(),
+            backends: Mutex::default(),
+            next: AtomicU64::new(0),
+            changing: reactor::sync::Mutex::new(()),
+        })
+    }
+
+    /// The lock, for coroutines that need the nodes to stay as they are while they wait.
+    pub fn lock(&self) -> &GraphLock<Nodes> {
+        &self.lock
+    }
+
+    /// What there was after the last change. Any thread; never waits.
+    pub fn contents(&self) -> Contents {
+        let nodes = Arc::clone(&self.published.lock().unwrap_or_else(PoisonError::into_inner));
+        Contents { nodes, backends: self.backends().clone() }
+    }
+
+    fn backends(&self) -> MutexGuard<'_, Vec<Arc<Backend>>> {
+        self.backends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, nodes: &Nodes) {
+        let nodes = Arc::new(nodes.clone());
+        let before = {
+            let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *published, nodes)
+        };
+        drop(before);
+    }
+
+    /// A number that no use has.
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A name that no user can choose.
+    fn generated_name(&self) -> String {
+        format!("#block{:03}", self.number())
+    }
+}

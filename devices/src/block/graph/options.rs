@@ -1,0 +1,331 @@
+//! How a node is to be made: the members of QAPI's `BlockdevOptions` that there are here, with
+//! QEMU's texts for what is missing, mistyped or unknown.
+
+use crate::block::Discard;
+use crate::error::CommandError;
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+
+/// Members of an object, taken out one by one; what is left over is refused.
+pub(super) struct Members {
+    map: Map<String, Value>,
+    /// What stands before their names in messages: `file.`, or nothing.
+    prefix: String,
+}
+
+impl Members {
+    pub(super) fn new(map: Map<String, Value>, prefix: String) -> Self {
+        Self { map, prefix }
+    }
+
+    fn at(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn mistyped(&self, name: &str, expected: &str) -> CommandError {
+        let at = self.at(name);
+        CommandError::generic(format!("Invalid parameter type for '{at}', expected: {expected}"))
+    }
+
+    pub(super) fn missing(&self, name: &str) -> CommandError {
+        CommandError::generic(format!("Parameter '{}' is missing", self.at(name)))
+    }
+
+    pub(super) fn string(&mut self, name: &str) -> Result<Option<String>, CommandError> {
+        match self.map.remove(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(self.mistyped(name, "string")),
+        }
+    }
+
+    pub(super) fn bool(&mut self, name: &str) -> Result<Option<bool>, CommandError> {
+        match self.map.remove(name) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(value)),
+            Some(_) => Err(self.mistyped(name, "boolean")),
+        }
+    }
+
+    /// A number that is not negative.
+    pub(super) fn number(&mut self, name: &str) -> Result<Option<u64>, CommandError> {
+        match self.map.remove(name) {
+            None => Ok(None),
+            Some(value) => value.as_u64().map(Some).ok_or_else(|| self.mistyped(name, "integer")),
+        }
+    }
+
+    /// One of `words`, by its place among them.
+    pub(super) fn word(
+        &mut self,
+        name: &str,
+        words: &[&str],
+    ) -> Result<Option<usize>, CommandError> {
+        let Some(text) = self.string(name)? else { return Ok(None) };
+        let place = words.iter().position(|word| *word == text);
+        place.map(Some).ok_or_else(|| {
+            let text = format!("Parameter '{name}' does not accept value '{text}'");
+            CommandError::generic(text)
+        })
+    }
+
+    pub(super) fn object(&mut self, name: &str) -> Result<Option<Self>, CommandError> {
+        match self.map.remove(name) {
+            None => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(Self::new(map, self.at(name) + "."))),
+            Some(_) => Err(self.mistyped(name, "object")),
+        }
+    }
+
+    /// A node: its name, or the options of a new one.
+    fn reference(&mut self, name: &str) -> Result<Option<Reference>, CommandError> {
+        match self.map.remove(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(Reference::Name(text))),
+            Some(Value::Object(map)) => {
+                let members = Self::new(map, self.at(name) + ".");
+                Ok(Some(Reference::New(Box::new(Options::take(members)?))))
+            }
+            Some(_) => Err(self.mistyped(name, "BlockdevRef")),
+        }
+    }
+
+    pub(super) fn finish(self) -> Result<(), CommandError> {
+        match self.map.keys().next() {
+            None => Ok(()),
+            Some(name) => {
+                let text = format!("Parameter '{}' is unexpected", self.at(name));
+                Err(CommandError::generic(text))
+            }
+        }
+    }
+}
+
+/// A node that another one uses.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reference {
+    /// One that exists.
+    Name(String),
+    /// One to be made, that lives as long as its user.
+    New(Box<Options>),
+}
+
+/// What is particular to a driver.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DriverOptions {
+    /// A regular file, or (`device`) a block device.
+    File {
+        /// Its path.
+        filename: PathBuf,
+        /// Lock it against other writers.
+        locking: bool,
+        /// `host_device`.
+        device: bool,
+    },
+    /// A part of another node, or all of it, as it is.
+    Raw {
+        /// The node.
+        file: Reference,
+        /// First byte.
+        offset: u64,
+        /// Bytes; to the end when absent.
+        size: Option<u64>,
+    },
+    /// Nothing: reads give zeroes or garbage, writes go nowhere.
+    NullCo {
+        /// Bytes.
+        size: u64,
+        /// What each request takes.
+        latency_ns: u64,
+        /// Reads give zeroes.
+        read_zeroes: bool,
+    },
+}
+
+impl DriverOptions {
+    /// The driver's name.
+    pub fn driver(&self) -> &'static str {
+        match self {
+            Self::File { device: false, .. } => "file",
+            Self::File { device: true, .. } => "host_device",
+            Self::Raw { .. } => "raw",
+            Self::NullCo { .. } => "null-co",
+        }
+    }
+
+    /// The nodes that it uses, by their roles.
+    pub fn children(&self) -> Vec<(&'static str, &Reference)> {
+        match self {
+            Self::File { .. } | Self::NullCo { .. } => Vec::new(),
+            Self::Raw { file, .. } => vec![("file", file)],
+        }
+    }
+
+    fn take(driver: usize, members: &mut Members) -> Result<Self, CommandError> {
+        Ok(match DRIVERS[driver] {
+            name @ ("file" | "host_device") => {
+                let filename = members.string("filename")?;
+                let filename = filename.ok_or_else(|| members.missing("filename"))?;
+                // One engine serves all kinds of asynchronous I/O.
+                members.word("aio", &["threads", "native", "io_uring"])?;
+                let locking = members.word("locking", &["auto", "on", "off"])?;
+                Self::File {
+                    filename: filename.into(),
+                    locking: locking != Some(2),
+                    device: name == "host_device",
+                }
+            }
+            "raw" => Self::Raw {
+                offset: members.number("offset")?.unwrap_or(0),
+                size: members.number("size")?,
+                file: members.reference("file")?.ok_or_else(|| members.missing("file"))?,
+            },
+            _ => Self::NullCo {
+                size: members.number("size")?.unwrap_or(1 << 30),
+                latency_ns: members.number("latency-ns")?.unwrap_or(0),
+                read_zeroes: members.bool("read-zeroes")?.unwrap_or(false),
+            },
+        })
+    }
+}
+
+/// The drivers there are.
+pub const DRIVERS: &[&str] = &["file", "host_device", "null-co", "raw"];
+
+/// A node to be made. What is `None` is inherited from the node that it is made for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Generated when absent.
+    pub node_name: Option<String>,
+    /// No writes.
+    pub read_only: Option<bool>,
+    /// No writes where they are not allowed, instead of an error.
+    pub auto_read_only: bool,
+    /// Bypass the host's page cache.
+    pub direct: Option<bool>,
+    /// Ignore flushes.
+    pub no_flush: Option<bool>,
+    /// What becomes of discards.
+    pub discard: Option<Discard>,
+    /// The rest.
+    pub driver: DriverOptions,
+}
+
+impl Options {
+    /// A node with the defaults of QEMU.
+    pub fn new(driver: DriverOptions) -> Self {
+        Self {
+            node_name: None,
+            read_only: None,
+            auto_read_only: false,
+            direct: None,
+            no_flush: None,
+            discard: None,
+            driver,
+        }
+    }
+
+    /// Reads options as `blockdev-add` takes them.
+    pub fn parse(map: Map<String, Value>) -> Result<Self, CommandError> {
+        Self::take(Members::new(map, String::new()))
+    }
+
+    fn take(mut members: Members) -> Result<Self, CommandError> {
+        let driver = members.word("driver", DRIVERS)?;
+        let driver = driver.ok_or_else(|| members.missing("driver"))?;
+        let node_name = members.string("node-name")?;
+        let discard = members.word("discard", &["ignore", "unmap"])?;
+        let (mut direct, mut no_flush) = (None, None);
+        if let Some(mut cache) = members.object("cache")? {
+            direct = cache.bool("direct")?;
+            no_flush = cache.bool("no-flush")?;
+            cache.finish()?;
+        }
+        let read_only = members.bool("read-only")?;
+        let auto_read_only = members.bool("auto-read-only")?.unwrap_or(false);
+        let driver = DriverOptions::take(driver, &mut members)?;
+        members.finish()?;
+        let discard = discard.map(|n| [Discard::Ignore, Discard::Unmap][n]);
+        Ok(Self { node_name, read_only, auto_read_only, direct, no_flush, discard, driver })
+    }
+
+    /// With what a node inherits from the one it is made for.
+    #[must_use]
+    pub(super) fn for_parent(&self, parent: &Self) -> Self {
+        Self {
+            read_only: self.read_only.or(parent.read_only),
+            auto_read_only: self.auto_read_only || parent.auto_read_only,
+            direct: self.direct.or(parent.direct),
+            no_flush: self.no_flush.or(parent.no_flush),
+            discard: self.discard.or(parent.discard),
+            ..self.clone()
+        }
+    }
+}
+
+/// Whether a node may be called `name`: a letter first, then letters, digits, `-`, `.` and `_`, up
+/// to 31 of them.
+pub(super) fn is_valid_name(name: &str) -> bool {
+    let rest = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DriverOptions, Options, Reference};
+    use serde_json::{Value, json};
+
+    fn parse(value: Value) -> Result<Options, String> {
+        let Value::Object(map) = value else { panic!("an object") };
+        Options::parse(map).map_err(|error| error.text)
+    }
+
+    #[test]
+    fn texts_are_those_of_qemu() {
+        for (options, text) in [
+            (json!({"node-name": "x"}), "Parameter 'driver' is missing"),
+            (
+                json!({"driver": "foo", "node-name": "x"}),
+                "Parameter 'driver' does not accept value 'foo'",
+            ),
+            (json!({"driver": "file"}), "Parameter 'filename' is missing"),
+            (
+                json!({"driver": "file", "filename": "/x", "bla": 1}),
+                "Parameter 'bla' is unexpected",
+            ),
+            (json!({"driver": "raw"}), "Parameter 'file' is missing"),
+            (
+                json!({"driver": "raw", "file": 7}),
+                "Invalid parameter type for 'file', expected: BlockdevRef",
+            ),
+            (
+                json!({"driver": "raw", "file": {"driver": "null-co", "size": "x"}}),
+                "Invalid parameter type for 'file.size', expected: integer",
+            ),
+            (
+                json!({"driver": "null-co", "cache": {"foo": 1}}),
+                "Parameter 'cache.foo' is unexpected",
+            ),
+        ] {
+            assert_eq!(parse(options), Err(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn children_inherit_what_they_do_not_say() {
+        let options = parse(json!({
+            "driver": "raw", "node-name": "r", "read-only": true, "cache": {"direct": true},
+            "file": {"driver": "file", "filename": "/x", "cache": {"no-flush": true}}
+        }))
+        .unwrap();
+        let DriverOptions::Raw { file: Reference::New(file), .. } = &options.driver else {
+            panic!("raw");
+        };
+        let file = file.for_parent(&options);
+        assert_eq!(
+            (file.read_only, file.direct, file.no_flush),
+            (Some(true), Some(true), Some(true))
+        );
+        assert_eq!(file.node_name, None);
+    }
+}

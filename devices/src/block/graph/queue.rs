@@ -1,0 +1,197 @@
+//! A device queue's data handle: requests pass through to the root's, are counted, and are held
+//! off while the graph drains.
+
+use super::backend::Backend;
+use super::drivers::null::NullQueue;
+use super::stats::{Account, Kind, QueueStats};
+use crate::block::{DiskQueue, Done, Request, SegmentTable, Segments};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+use vm_memory::GuestMemoryMmap;
+
+/// How a queue was made, to make it again.
+struct Shape {
+    ram: Arc<GuestMemoryMmap<()>>,
+    slots: usize,
+    segments: usize,
+}
+
+pub(super) struct BackendQueue {
+    backend: Arc<Backend>,
+    shape: Shape,
+    /// The root's data handle.
+    inner: Box<dyn DiskQueue>,
+    /// Of the graph, when `inner` was made.
+    generation: u64,
+    /// Where its requests are counted in the quiescer.
+    place: usize,
+    /// Requests held off, in their order.
+    held: VecDeque<(usize, Request)>,
+    /// Slots of requests that were held off and given up.
+    given_up: Vec<usize>,
+    /// By slot.
+    started: Box<[(Account, Instant)]>,
+    stats: Arc<QueueStats>,
+    /// Told of changes of the graph.
+    watching: Option<Waker>,
+}
+
+impl BackendQueue {
+    pub(super) fn new(
+        backend: Arc<Backend>,
+        ram: &Arc<GuestMemoryMmap<()>>,
+        slots: usize,
+        segments: usize,
+        stats: Arc<QueueStats>,
+    ) -> io::Result<Self> {
+        let shape = Shape { ram: Arc::clone(ram), slots, segments };
+        let generation = backend.generation();
+        let inner = open(&backend, &shape)?;
+        let nothing = (Account { kind: Kind::Flush, bytes: 0, end: 0 }, Instant::now());
+        Ok(Self {
+            place: backend.quiesce.place(),
+            backend,
+            shape,
+            inner,
+            generation,
+            held: VecDeque::new(),
+            given_up: Vec::new(),
+            started: vec![nothing; slots].into(),
+            stats,
+            watching: None,
+        })
+    }
+
+    /// Starts a request that has been let in.
+    fn start(&mut self, slot: usize, request: Request) {
+        self.refresh(Some(slot));
+        self.started[slot] = (self.account(slot, &request), Instant::now());
+        self.stats.begin();
+        self.inner.submit(slot, request);
+    }
+
+    fn account(&mut self, slot: usize, request: &Request) -> Account {
+        let kind = Kind::of(request);
+        let (bytes, end) = match *request {
+            Request::Read { .. } => (self.inner.segments(slot).bytes(), 0),
+            Request::Write { offset, .. } => {
+                let bytes = self.inner.segments(slot).bytes();
+                (bytes, offset + bytes)
+            }
+            Request::WriteZeroes { offset, len, .. } => (len, offset + len),
+            Request::Discard { len, .. } => (len, 0),
+            Request::Flush => (0, 0),
+        };
+        Account { kind, bytes, end }
+    }
+
+    /// Goes over to the present root, if it is another than when the handle was made. Nothing is in
+    /// flight then. The lists of requests that wait, and of `slot`, are taken along.
+    fn refresh(&mut self, slot: Option<usize>) {
+        let generation = self.backend.generation();
+        if generation == self.generation || self.inner.in_flight() > 0 {
+            return;
+        }
+        let failed = |_| {
+            let table = SegmentTable::new(
+                Arc::clone(&self.shape.ram),
+                self.shape.slots,
+                self.shape.segments,
+            );
+            Box::new(NullQueue::new(table, Duration::ZERO, false, Err(libc::EIO))) as _
+        };
+        let mut fresh = open(&self.backend, &self.shape).unwrap_or_else(failed);
+        for slot in self.held.iter().map(|(slot, _)| *slot).chain(slot) {
+            // Both are in the same memory and of the same size.
+            fresh.segments(slot).adopt(&self.inner.segments(slot));
+        }
+        self.inner = fresh;
+        self.generation = generation;
+    }
+
+    /// Starts what was held off, as far as requests are let in again.
+    fn release(&mut self, waker: &Waker) {
+        self.backend.quiesce.wake_when_open(waker);
+        while !self.held.is_empty() && self.backend.quiesce.enter(self.place) {
+            if let Some((slot, request)) = self.held.pop_front() {
+                self.start(slot, request);
+            }
+        }
+    }
+
+    fn ended(&mut self, done: &Done) {
+        let (account, since) = &self.started[done.slot];
+        self.stats.end(account, done.result.is_ok(), since.elapsed());
+        self.backend.quiesce.leave(self.place);
+    }
+
+    /// Asks to be polled when the graph changes, so that an idle queue lets go of its image.
+    fn watch(&mut self, waker: &Waker) {
+        let known = self.watching.as_ref().is_some_and(|known| known.will_wake(waker));
+        if !known {
+            self.backend.watch(waker);
+            self.watching = Some(waker.clone());
+        }
+    }
+}
+
+/// The data handle of the root.
+fn open(backend: &Backend, shape: &Shape) -> io::Result<Box<dyn DiskQueue>> {
+    let root = backend.root().ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEDIUM))?;
+    root.queue(&shape.ram, shape.slots, shape.segments)
+}
+
+impl DiskQueue for BackendQueue {
+    fn segments(&mut self, slot: usize) -> Segments<'_> {
+        self.inner.segments(slot)
+    }
+
+    fn submit(&mut self, slot: usize, request: Request) {
+        if self.held.is_empty() && self.backend.quiesce.enter(self.place) {
+            self.start(slot, request);
+        } else {
+            self.held.push_back((slot, request));
+        }
+    }
+
+    fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+        if let Some(slot) = self.given_up.pop() {
+            return Poll::Ready(Done { slot, result: Err(libc::ECANCELED) });
+        }
+        if !self.held.is_empty() {
+            self.release(cx.waker());
+        }
+        if let Poll::Ready(done) = self.inner.poll_done(cx) {
+            self.ended(&done);
+            return Poll::Ready(done);
+        }
+        self.watch(cx.waker());
+        if self.backend.generation() != self.generation {
+            self.refresh(None);
+            self.watching = None;
+            self.watch(cx.waker());
+        }
+        Poll::Pending
+    }
+
+    fn in_flight(&self) -> usize {
+        self.inner.in_flight() + self.held.len() + self.given_up.len()
+    }
+
+    fn abort(&mut self) {
+        self.given_up.extend(self.held.drain(..).map(|(slot, _)| slot));
+        self.inner.abort();
+    }
+}
+
+impl Drop for BackendQueue {
+    fn drop(&mut self) {
+        for _ in 0..self.inner.in_flight() {
+            self.backend.quiesce.leave(self.place);
+        }
+        self.backend.queue_ended(&self.stats);
+    }
+}
