@@ -69,3 +69,16 @@ impl QmpError {
         writer.end_object();
     }
 }
+
+impl From<devices::CommandError> for QmpError {
+    fn from(error: devices::CommandError) -> Self {
+        let class = match error.class {
+            devices::ErrorClass::GenericError => ErrorClass::GenericError,
+            devices::ErrorClass::CommandNotFound => ErrorClass::CommandNotFound,
+            devices::ErrorClass::DeviceNotActive => ErrorClass::DeviceNotActive,
+            devices::ErrorClass::DeviceNotFound => ErrorClass::DeviceNotFound,
+            devices::ErrorClass::KvmMissingCap => ErrorClass::KvmMissingCap,
+        };
+        Self::new(class, error.text)
+    }
+}

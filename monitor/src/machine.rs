@@ -5,7 +5,9 @@ use crate::commands::command_line::CommandLineOptionInfo;
 use crate::commands::guest::{MachineInfo, MemorySizeInfo, PciInfo};
 use crate::error::QmpError;
 use crate::{BoxFuture, qapi_enum, qapi_struct};
+use devices::block::graph::BlockGraph;
 use std::fmt;
+use std::sync::Arc;
 use vcpu::linear::Linear;
 use vcpu::memory::Ram;
 
@@ -124,6 +126,9 @@ pub trait Machine: Send + Sync + 'static {
 
     /// What is done when the guest reboots, shuts down or panics.
     fn actions(&self) -> &Actions;
+
+    /// The block graph.
+    fn block(&self) -> &Arc<BlockGraph>;
 
     /// The machine's identifier (`-uuid`); zeros where none was given.
     fn uuid(&self) -> Uuid {

@@ -1,5 +1,6 @@
 //! Connections leave nothing behind. In a process of its own, because it counts descriptors.
 
+use devices::block::graph::BlockGraph;
 use monitor::wire::Style;
 use monitor::{Actions, BoxFuture, Endpoint, KvmInfo, Machine, Monitor, QmpError, RunState};
 use reactor::sync::oneshot;
@@ -10,8 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-#[derive(Default)]
-struct NoMachine(Actions);
+struct NoMachine(Actions, Arc<BlockGraph>);
 
 impl Machine for NoMachine {
     fn name(&self) -> Option<String> {
@@ -25,6 +25,9 @@ impl Machine for NoMachine {
     }
     fn actions(&self) -> &Actions {
         &self.0
+    }
+    fn block(&self) -> &Arc<BlockGraph> {
+        &self.1
     }
     fn stop(&self) -> BoxFuture<'_, Result<(), QmpError>> {
         Box::pin(async { Ok(()) })
@@ -95,7 +98,7 @@ fn a_thousand_connections_leave_no_descriptors() {
     let result = reactor::run(config, move |reactors| async move {
         let monitor = Monitor::new(&reactors);
         monitor.listen_qmp(&Endpoint::unix(&path), Style::Line).unwrap();
-        monitor.start(Arc::new(NoMachine::default()));
+        monitor.start(Arc::new(NoMachine(Actions::default(), BlockGraph::new(&reactors))));
         let (done, ended) = oneshot::channel();
         let clients = std::thread::spawn(move || {
             cycles(&path);

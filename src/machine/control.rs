@@ -1,11 +1,13 @@
 //! What monitors may do with the machine.
 
 use super::{Machine, pci};
+use devices::block::graph::BlockGraph;
 use monitor::event::{Powerdown, ShutdownCause};
 use monitor::{
     Actions, BoxFuture, CommandLineOptionInfo, Cpu, KvmInfo, MachineInfo, MemorySizeInfo, PciInfo,
     QmpError, RunState, reset_required,
 };
+use std::sync::Arc;
 use vcpu::cpuid::Topology;
 use vcpu::linear::Linear;
 use vcpu::memory::Ram;
@@ -21,6 +23,10 @@ impl monitor::Machine for Machine {
 
     fn kvm(&self) -> KvmInfo {
         KvmInfo { present: true, enabled: true }
+    }
+
+    fn block(&self) -> &Arc<BlockGraph> {
+        &self.block
     }
 
     fn actions(&self) -> &Actions {

@@ -15,6 +15,7 @@ pub(crate) use build::Prepared;
 use crate::config::{Config, Serial as SerialConfig};
 use crate::console::{self, Output};
 use devices::block::Disk;
+use devices::block::graph::BlockGraph;
 use devices::board::Board;
 use disks::DiskDevice;
 use futures_util::future::select;
@@ -51,6 +52,7 @@ pub(super) struct Machine {
     /// The ids that the user gave to devices.
     device_ids: Vec<String>,
     disks: Vec<DiskDevice>,
+    block: Arc<BlockGraph>,
     events: EventSink,
     requests: Arc<Requests>,
     state: Mutex<RunState>,
@@ -87,6 +89,7 @@ impl Machine {
             ram_size: config.ram_size,
             device_ids: config.disks.iter().filter_map(|disk| disk.id.clone()).collect(),
             disks,
+            block: BlockGraph::new(reactors),
             events,
             requests,
             state: Mutex::new(RunState::Prelaunch),

@@ -7,6 +7,7 @@
 )]
 
 pub(crate) mod actions;
+pub(crate) mod block;
 pub(crate) mod command_line;
 pub(crate) mod descriptors;
 pub(crate) mod guest;
@@ -34,6 +35,7 @@ pub(crate) fn registry() -> Registry<Env> {
     memory::register(&mut registry);
     reactors::register(&mut registry);
     schema::register(&mut registry);
+    block::register(&mut registry);
     descriptors::register(&mut registry);
     sessions::register(&mut registry);
     registry

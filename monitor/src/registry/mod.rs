@@ -16,7 +16,7 @@ pub use command::{Command, Declaration, Kind, markers};
 pub(crate) use qapi::write_list;
 pub use qapi::{At, Members, Qapi, QapiStruct, mistyped, refuse_rest, take_member, unknown_word};
 pub use serde_json::Value;
-pub use types::{EnumInfo, EventInfo, MemberInfo, StructInfo, Type, VariantsInfo};
+pub use types::{AlternateInfo, EnumInfo, EventInfo, MemberInfo, StructInfo, Type, VariantsInfo};
 
 use std::collections::BTreeMap;
 

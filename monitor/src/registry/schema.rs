@@ -3,7 +3,9 @@
 //! Types get numbers instead of names, as in QEMU, so that nobody relies on names.
 
 use super::qapi::{At, Members, Qapi, QapiStruct, mistyped, take_member};
-use super::types::{EnumInfo, EventInfo, MemberInfo, StructInfo, Type, VariantsInfo};
+use super::types::{
+    AlternateInfo, EnumInfo, EventInfo, MemberInfo, StructInfo, Type, VariantsInfo,
+};
 use super::{Registry, Value};
 use crate::error::QmpError;
 use crate::wire::Writer;
@@ -306,6 +308,7 @@ impl Schema {
             Type::Struct(info) => return self.object(info),
             Type::Enum(info) => return self.words(info),
             Type::Array(element) => return self.list(element),
+            Type::Alternate(info) => return self.alternate(info),
             Type::String => ("str", JsonType::String),
             Type::Integer => ("int", JsonType::Int),
             Type::Number => ("number", JsonType::Number),
@@ -348,6 +351,18 @@ impl Schema {
         let member = |name: &String| SchemaInfoEnumMember { name: name.clone(), features: None };
         let members = values.iter().map(member).collect();
         self.types.push(entry(name.clone(), SchemaData::Enum(SchemaInfoEnum { members, values })));
+        name
+    }
+
+    fn alternate(&mut self, info: &AlternateInfo) -> String {
+        let name = match self.number(info.name) {
+            Ok(new) => new,
+            Err(known) => return known,
+        };
+        let member = |ty: &Type| SchemaInfoAlternateMember { ty: self.name(ty) };
+        let members = info.members.iter().map(member).collect();
+        let data = SchemaData::Alternate(SchemaInfoAlternate { members });
+        self.types.push(entry(name.clone(), data));
         name
     }
 

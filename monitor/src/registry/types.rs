@@ -19,6 +19,25 @@ pub enum Type {
     Enum(&'static EnumInfo),
     /// An object with these members.
     Struct(&'static StructInfo),
+    /// One of several types.
+    Alternate(&'static AlternateInfo),
+}
+
+/// A choice between types, told apart by what JSON makes of them.
+pub struct AlternateInfo {
+    /// QAPI's name of the type.
+    pub name: &'static str,
+    /// Documentation.
+    pub doc: &'static str,
+    /// The types.
+    pub members: &'static [Type],
+}
+
+impl std::fmt::Debug for AlternateInfo {
+    /// Without the members: an alternate may be among the members of one of them.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("AlternateInfo").field(&self.name).finish()
+    }
 }
 
 /// A set of words.

@@ -11,6 +11,8 @@ use crate::machine::{Cpu, KvmInfo, Machine, RunState, reset_required};
 use crate::registry::{Command, Handler, Members, Value};
 use crate::wire::{Style, Writer};
 use crate::{Actions, BoxFuture, Endpoint, Monitor, QmpError};
+use devices::block::graph::BlockGraph;
+use reactor::Reactors;
 use reactor::sync::oneshot;
 use serde_json::json;
 use std::future::poll_fn;
@@ -41,16 +43,18 @@ struct Model {
     wrong: Mutex<Vec<String>>,
     actions: Actions,
     ram: Ram,
+    block: Arc<BlockGraph>,
 }
 
 impl Model {
-    fn new(state: RunState) -> Self {
+    fn new(state: RunState, reactors: &Reactors) -> Self {
         Self {
             state: Mutex::new(state),
             cpus: Mutex::new(2),
             wrong: Mutex::default(),
             actions: Actions::default(),
             ram: Ram::from_ranges(&[(GuestAddress(0), RAM_BYTES as usize)]).unwrap(),
+            block: BlockGraph::new(reactors),
         }
     }
 
@@ -84,6 +88,9 @@ impl Machine for Model {
     }
     fn actions(&self) -> &Actions {
         &self.actions
+    }
+    fn block(&self) -> &Arc<BlockGraph> {
+        &self.block
     }
     fn cpus(&self) -> Vec<Cpu> {
         vec![Cpu { thread_id: 1, socket: 0, core: 0, thread: 0 }; *self.cpus.lock().unwrap()]
@@ -280,7 +287,7 @@ fn a_command_that_waits_judges_the_world_anew() {
     let points = reactor::run(config, move |reactors| async move {
         let monitor = Monitor::new(&reactors);
         monitor.listen_qmp(&Endpoint::unix(path.join("qmp")), Style::Line).unwrap();
-        let model = Arc::new(Model::new(RunState::Running));
+        let model = Arc::new(Model::new(RunState::Running, &reactors));
         monitor.start(Arc::clone(&model) as Arc<dyn Machine>);
         let core = Arc::clone(monitor.core());
         let (done, ended) = oneshot::channel();

@@ -179,7 +179,7 @@ fn the_end_comes_after_the_last_reply() {
     stage(move |stage| {
         let monitor = Arc::new(Monitor::new(&stage.reactors));
         listen(&monitor, &path).unwrap();
-        monitor.start(Arc::new(FakeMachine::new(monitor.events())));
+        monitor.start(Arc::new(FakeMachine::new(monitor.events(), &stage.reactors)));
         let mut client = Client::connect(&path);
         client.line();
         client.run("qmp_capabilities");

@@ -1,8 +1,10 @@
 //! The monitor as its clients see it: real sockets, real reactors, a machine that only remembers.
 
+mod block;
 mod client;
 mod contexts;
 mod descriptors;
+mod differences;
 mod events;
 mod flow;
 mod fuzz;

@@ -34,14 +34,20 @@ impl Qemu {
 
     /// Runs a command without arguments and gives what it returns.
     pub(super) fn run(&mut self, command: &str) -> Value {
-        let request = json!({"execute": command}).to_string();
-        self.child.stdin.as_mut().unwrap().write_all(request.as_bytes()).unwrap();
+        let mut reply = self.ask(&json!({"execute": command}));
+        assert!(reply.get("return").is_some(), "{command}: {reply}");
+        reply["return"].take()
+    }
+
+    /// Sends a request and gives the reply.
+    pub(super) fn ask(&mut self, request: &Value) -> Value {
+        let text = request.to_string();
+        self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
         loop {
-            let mut message = self.message();
-            if let Some(value) = message.get_mut("return") {
-                return value.take();
+            let message = self.message();
+            if message.get("event").is_none() {
+                return message;
             }
-            assert!(message.get("event").is_some(), "{command}: {message}");
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     Actions, BoxFuture, Endpoint, MemorySizeInfo, Monitor, PciDeviceClass, PciDeviceId,
     PciDeviceInfo, PciInfo, PciMemoryRegion, QmpError, commands, qapi_struct,
 };
+use devices::block::graph::BlockGraph;
 use reactor::Reactors;
 use reactor::sync::{Notify, oneshot};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -76,7 +77,7 @@ pub(super) fn stage_at<T: Send + 'static>(
     let result = reactor::run(config, move |reactors| async move {
         let gate = Arc::new(Gate::default());
         let monitor = Arc::new(Monitor::with_registry(&reactors, registry(&gate)));
-        let machine = Arc::new(FakeMachine::new(monitor.events()));
+        let machine = Arc::new(FakeMachine::new(monitor.events(), &reactors));
         monitor.listen_qmp(&Endpoint::unix(&path), Style::Line).unwrap();
         monitor.start(Arc::clone(&machine) as Arc<dyn Machine>);
         let stage = Stage {
@@ -179,13 +180,14 @@ pub(super) struct FakeMachine {
     pub(super) nmis: Mutex<u32>,
     pub(super) actions: Actions,
     pub(super) ram: Ram,
+    block: Arc<BlockGraph>,
 }
 
 /// The size of its memory.
 pub(super) const RAM_BYTES: u64 = 1 << 20;
 
 impl FakeMachine {
-    pub(super) fn new(events: EventSink) -> Self {
+    pub(super) fn new(events: EventSink, reactors: &Reactors) -> Self {
         Self {
             state: Mutex::new(RunState::Running),
             events,
@@ -193,6 +195,7 @@ impl FakeMachine {
             nmis: Mutex::new(0),
             ram: Ram::from_ranges(&[(GuestAddress(0), RAM_BYTES as usize)]).unwrap(),
             actions: Actions::default(),
+            block: BlockGraph::new(reactors),
         }
     }
 
@@ -210,6 +213,10 @@ async fn in_main(act: impl FnOnce() -> Result<(), QmpError>) -> Result<(), QmpEr
 }
 
 impl Machine for FakeMachine {
+    fn block(&self) -> &Arc<BlockGraph> {
+        &self.block
+    }
+
     fn name(&self) -> Option<String> {
         Some("fake".to_owned())
     }

@@ -1,0 +1,211 @@
+//! `query-block` and `query-named-block-nodes`.
+
+use super::graph;
+use crate::core::Env;
+use crate::error::QmpError;
+use crate::registry::{Command, Registry};
+use crate::{qapi_enum, qapi_struct};
+use devices::block::graph::{Backend, Node};
+
+qapi_enum! {
+    /// What becomes of writes of zeroes.
+    pub enum BlockdevDetectZeroesOptions {
+        /// They are writes.
+        Off = "off",
+        /// They become zero clusters, or the like.
+        On = "on",
+        /// They free space.
+        Unmap = "unmap",
+    }
+}
+
+qapi_enum! {
+    /// Whether requests succeed.
+    pub enum BlockDeviceIoStatus {
+        /// They do.
+        Ok = "ok",
+        /// One failed, and the machine was stopped.
+        Failed = "failed",
+        /// One failed for want of space, and the machine was stopped.
+        Nospace = "nospace",
+    }
+}
+
+qapi_struct! {
+    /// How host caches take part.
+    pub struct BlockdevCacheInfo {
+        /// Writes may sit in a cache until a flush.
+        pub writeback: bool = "writeback",
+        /// The host's page cache is bypassed.
+        pub direct: bool = "direct",
+        /// Flushes are ignored.
+        pub no_flush: bool = "no-flush",
+    }
+}
+
+qapi_struct! {
+    /// An image.
+    pub struct ImageInfo {
+        /// Where it is.
+        pub filename: String = "filename",
+        /// Its format.
+        pub format: String = "format",
+        /// Bytes that it takes on the host.
+        pub actual_size: Option<u64> = "actual-size",
+        /// Bytes that its user sees.
+        pub virtual_size: u64 = "virtual-size",
+        /// Bytes of a cluster.
+        pub cluster_size: Option<u64> = "cluster-size",
+        /// The image below, as the image names it.
+        pub backing_filename: Option<String> = "backing-filename",
+        /// The image below, as it is found.
+        pub full_backing_filename: Option<String> = "full-backing-filename",
+        /// Its format.
+        pub backing_filename_format: Option<String> = "backing-filename-format",
+    }
+}
+
+qapi_struct! {
+    /// A node. The limits are those of the device that uses it.
+    pub struct BlockDeviceInfo {
+        /// Where its image is.
+        pub file: String = "file",
+        /// Its name.
+        pub node_name: Option<String> = "node-name",
+        /// No writes.
+        pub ro: bool = "ro",
+        /// What it does.
+        pub drv: String = "drv",
+        /// Where the image below is.
+        pub backing_file: Option<String> = "backing_file",
+        /// How many images are below.
+        pub backing_file_depth: u64 = "backing_file_depth",
+        /// It is in use by this machine.
+        pub active: bool = "active",
+        /// It is encrypted.
+        pub encrypted: bool = "encrypted",
+        /// What becomes of writes of zeroes.
+        pub detect_zeroes: BlockdevDetectZeroesOptions = "detect_zeroes",
+        /// Bytes a second.
+        pub bps: u64 = "bps",
+        /// Bytes read a second.
+        pub bps_rd: u64 = "bps_rd",
+        /// Bytes written a second.
+        pub bps_wr: u64 = "bps_wr",
+        /// Requests a second.
+        pub iops: u64 = "iops",
+        /// Reads a second.
+        pub iops_rd: u64 = "iops_rd",
+        /// Writes a second.
+        pub iops_wr: u64 = "iops_wr",
+        /// The image.
+        pub image: ImageInfo = "image",
+        /// How host caches take part.
+        pub cache: BlockdevCacheInfo = "cache",
+        /// Bytes after which a write is reported; 0: never.
+        pub write_threshold: u64 = "write_threshold",
+    }
+}
+
+qapi_struct! {
+    /// A device that stores, or a drive without one.
+    pub struct BlockInfo {
+        /// The drive; empty where a device uses a node by its name.
+        pub device: String = "device",
+        /// The path of the device.
+        pub qdev: Option<String> = "qdev",
+        /// Always `unknown`.
+        pub ty: String = "type",
+        /// The medium can be taken out.
+        pub removable: bool = "removable",
+        /// The guest has locked the medium.
+        pub locked: bool = "locked",
+        /// The medium.
+        pub inserted: Option<BlockDeviceInfo> = "inserted",
+        /// The tray is open.
+        pub tray_open: Option<bool> = "tray_open",
+        /// Whether requests succeed.
+        pub io_status: Option<BlockDeviceIoStatus> = "io-status",
+    }
+}
+
+qapi_struct! {
+    /// How much is wanted.
+    pub struct QueryNamedBlockNodes {
+        /// Without what is below each node.
+        pub flat: Option<bool> = "flat",
+    }
+}
+
+pub(super) fn register(registry: &mut Registry<Env>) {
+    registry.add(Command::plain(
+        "query-block",
+        "The drives, and the devices that store.",
+        query_block,
+    ));
+    registry.add(Command::plain("query-named-block-nodes", "The block nodes.", query_nodes));
+}
+
+fn query_block(env: &Env, (): ()) -> Result<Vec<BlockInfo>, QmpError> {
+    Ok(graph(env)?.contents().backends.iter().map(|backend| block_info(backend)).collect())
+}
+
+/// The newest first, as in QEMU.
+fn query_nodes(env: &Env, _: QueryNamedBlockNodes) -> Result<Vec<BlockDeviceInfo>, QmpError> {
+    let contents = graph(env)?.contents();
+    Ok(contents.nodes.iter().rev().map(|node| device_info(node, true)).collect())
+}
+
+pub(super) fn block_info(backend: &Backend) -> BlockInfo {
+    let owner = backend.owner();
+    let attached = !owner.device.is_empty();
+    BlockInfo {
+        device: owner.drive,
+        qdev: Some(owner.device).filter(|_| attached),
+        ty: "unknown".to_owned(),
+        removable: false,
+        locked: false,
+        inserted: backend.root().map(|root| device_info(&root, backend.writeback())),
+        tray_open: None,
+        io_status: attached.then_some(BlockDeviceIoStatus::Ok),
+    }
+}
+
+fn device_info(node: &Node, writeback: bool) -> BlockDeviceInfo {
+    let options = node.options();
+    let driver = options.driver.driver();
+    let file = node.filename();
+    BlockDeviceInfo {
+        node_name: Some(node.name().to_owned()),
+        ro: node.info().read_only,
+        drv: driver.to_owned(),
+        backing_file: None,
+        backing_file_depth: 0,
+        active: true,
+        encrypted: false,
+        detect_zeroes: BlockdevDetectZeroesOptions::Off,
+        bps: 0,
+        bps_rd: 0,
+        bps_wr: 0,
+        iops: 0,
+        iops_rd: 0,
+        iops_wr: 0,
+        image: ImageInfo {
+            filename: file.clone(),
+            format: driver.to_owned(),
+            actual_size: node.allocated(),
+            virtual_size: node.size(),
+            cluster_size: None,
+            backing_filename: None,
+            full_backing_filename: None,
+            backing_filename_format: None,
+        },
+        cache: BlockdevCacheInfo {
+            writeback,
+            direct: options.direct.unwrap_or(false),
+            no_flush: options.no_flush.unwrap_or(false),
+        },
+        write_threshold: 0,
+        file,
+    }
+}

@@ -1,0 +1,180 @@
+//! The type of block nodes to be made. It refers to itself, as a node may be made with those below
+//! it, which is why it is described by hand. The graph reads it.
+
+use crate::error::QmpError;
+use crate::qapi_enum;
+use crate::registry::{
+    AlternateInfo, At, MemberInfo, Members, Qapi, QapiStruct, StructInfo, Type, Value,
+    VariantsInfo, mistyped,
+};
+use crate::wire::Writer;
+use devices::block::graph::Options;
+
+qapi_enum! {
+    /// What a node does.
+    pub enum BlockdevDriver {
+        /// A regular file.
+        File = "file",
+        /// A block device of the host.
+        HostDevice = "host_device",
+        /// No storage at all.
+        NullCo = "null-co",
+        /// Another node as it is, or a part of it.
+        Raw = "raw",
+    }
+}
+
+qapi_enum! {
+    /// What becomes of discards.
+    pub enum BlockdevDiscardOptions {
+        /// They change nothing.
+        Ignore = "ignore",
+        /// They free space.
+        Unmap = "unmap",
+    }
+}
+
+qapi_enum! {
+    /// How requests reach a file. One engine, io_uring, serves all of them.
+    pub enum BlockdevAioOptions {
+        /// As `io_uring`.
+        Threads = "threads",
+        /// As `io_uring`.
+        Native = "native",
+        /// By io_uring.
+        IoUring = "io_uring",
+    }
+}
+
+qapi_enum! {
+    /// Yes, no, or what is best.
+    pub enum OnOffAuto {
+        /// What is best.
+        Auto = "auto",
+        /// Yes.
+        On = "on",
+        /// No.
+        Off = "off",
+    }
+}
+
+const fn required(name: &'static str, doc: &'static str, ty: Type) -> MemberInfo {
+    MemberInfo { name, doc, ty, optional: false }
+}
+
+const fn optional(name: &'static str, doc: &'static str, ty: Type) -> MemberInfo {
+    MemberInfo { name, doc, ty, optional: true }
+}
+
+const fn members(
+    name: &'static str,
+    doc: &'static str,
+    members: &'static [MemberInfo],
+) -> StructInfo {
+    StructInfo { name, doc, members, variants: None }
+}
+
+static REFERENCE: AlternateInfo = AlternateInfo {
+    name: "BlockdevRef",
+    doc: "A node: a new one, or the name of one that exists.\n",
+    members: &[Type::Struct(&OPTIONS), Type::String],
+};
+
+static CACHE: StructInfo = members(
+    "BlockdevCacheOptions",
+    "How host caches take part.\n",
+    &[
+        optional("direct", "Bypass the host's page cache.\n", Type::Boolean),
+        optional("no-flush", "Ignore flushes.\n", Type::Boolean),
+    ],
+);
+
+static FILE: StructInfo = members(
+    "BlockdevOptionsFile",
+    "An image on the host.\n",
+    &[
+        required("filename", "Its path.\n", Type::String),
+        optional("locking", "Lock it against other writers.\n", OnOffAuto::TYPE),
+        optional("aio", "How requests reach it.\n", BlockdevAioOptions::TYPE),
+    ],
+);
+
+static NULL: StructInfo = members(
+    "BlockdevOptionsNull",
+    "No storage at all.\n",
+    &[
+        optional("size", "Bytes; 1 GiB when absent.\n", Type::Integer),
+        optional("latency-ns", "What each request takes, in nanoseconds.\n", Type::Integer),
+        optional("read-zeroes", "Reads give zeroes.\n", Type::Boolean),
+    ],
+);
+
+static RAW: StructInfo = members(
+    "BlockdevOptionsRaw",
+    "A part of another node, or all of it.\n",
+    &[
+        required("file", "The node.\n", Type::Alternate(&REFERENCE)),
+        optional("offset", "First byte.\n", Type::Integer),
+        optional("size", "Bytes; to the end when absent.\n", Type::Integer),
+    ],
+);
+
+static OPTIONS: StructInfo = StructInfo {
+    name: "BlockdevOptions",
+    doc: "A node to be made.\n",
+    members: &[
+        required("driver", "What it does.\n", BlockdevDriver::TYPE),
+        optional("node-name", "Its name; generated when absent.\n", Type::String),
+        optional("discard", "What becomes of discards.\n", BlockdevDiscardOptions::TYPE),
+        optional("cache", "How host caches take part.\n", Type::Struct(&CACHE)),
+        optional("read-only", "No writes.\n", Type::Boolean),
+        optional(
+            "auto-read-only",
+            "No writes where they are not allowed, instead of an error.\n",
+            Type::Boolean,
+        ),
+    ],
+    variants: Some(VariantsInfo {
+        tag: "driver",
+        cases: &[("file", &FILE), ("host_device", &FILE), ("null-co", &NULL), ("raw", &RAW)],
+    }),
+};
+
+/// A node to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlockdevOptions(Members);
+
+impl BlockdevOptions {
+    /// As the graph takes it.
+    pub(super) fn parse(self) -> Result<Options, QmpError> {
+        Ok(Options::parse(self.0)?)
+    }
+}
+
+impl Qapi for BlockdevOptions {
+    const TYPE: Type = Type::Struct(Self::INFO);
+
+    fn read(value: Value, at: At<'_>) -> Result<Self, QmpError> {
+        let Value::Object(members) = value else { return Err(mistyped(at, "object")) };
+        Ok(Self(members))
+    }
+
+    fn write(&self, writer: &mut Writer) {
+        writer.value(&Value::Object(self.0.clone()));
+    }
+}
+
+impl QapiStruct for BlockdevOptions {
+    const INFO: &'static StructInfo = &OPTIONS;
+
+    fn take_members(members: &mut Members, _: At<'_>) -> Result<Self, QmpError> {
+        Ok(Self(std::mem::take(members)))
+    }
+
+    fn write_members(&self, writer: &mut Writer) {
+        for (name, value) in &self.0 {
+            writer.key(name);
+            writer.value(value);
+        }
+    }
+}

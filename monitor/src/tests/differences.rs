@@ -1,0 +1,128 @@
+//! How the block graph's commands differ from QEMU's, and why.
+
+/// As `DIFFERENCES` in `schema`.
+pub(super) const BLOCK: &[(&str, &str)] = &[
+    ("blockdev-add: arguments has other variants", "the other drivers are not there"),
+    (
+        "blockdev-add: arguments(file).aio-max-batch is QEMU's only",
+        "requests are batched by the turn of the loop",
+    ),
+    (
+        "blockdev-add: arguments(file).drop-cache is QEMU's only",
+        "for migration, which is not there",
+    ),
+    (
+        "blockdev-add: arguments(file).pr-manager is QEMU's only",
+        "persistent reservations are not there",
+    ),
+    ("blockdev-add: arguments(file).x-check-cache-dropped is QEMU's only", "unstable there"),
+    ("blockdev-add: arguments.active is QEMU's only", "for migration, which is not there"),
+    ("blockdev-add: arguments.detect-zeroes is QEMU's only", "data is not looked at on its way"),
+    (
+        "blockdev-add: arguments.force-share is QEMU's only",
+        "for readers of images in use, which QEMU's tools are",
+    ),
+    (
+        "query-block: return[].inserted.bps_max is QEMU's only",
+        "optional there: no device has limits",
+    ),
+    (
+        "query-block: return[].inserted.bps_max_length is QEMU's only",
+        "optional there: no device has limits",
+    ),
+    (
+        "query-block: return[].inserted.bps_rd_max is QEMU's only",
+        "optional there: no device has limits",
+    ),
+    (
+        "query-block: return[].inserted.bps_rd_max_length is QEMU's only",
+        "optional there: no device has limits",
+    ),
+    (
+        "query-block: return[].inserted.bps_wr_max is QEMU's only",
+        "optional there: no device has limits",
+    ),
+    (
+        "query-block: return[].inserted.bps_wr_max_length is QEMU's only",
+        "optional there: no device has limits",
+    ),
+    ("query-block: return[].inserted.group is QEMU's only", "optional there: no device has limits"),
+    (
+        "query-block: return[].inserted.iops_max is QEMU's only",
+        "optional there: no device has limits",
+    ),
+    (
+        "query-block: return[].inserted.iops_max_length is QEMU's only",
+        "optional there: no device has limits",
+    ),
+    (
+        "query-block: return[].inserted.iops_rd_max is QEMU's only",
+        "optional there: no device has limits",
+    ),
+    (
+        "query-block: return[].inserted.iops_rd_max_length is QEMU's only",
+        "optional there: no device has limits",
+    ),
+    (
+        "query-block: return[].inserted.iops_size is QEMU's only",
+        "optional there: no device has limits",
+    ),
+    (
+        "query-block: return[].inserted.iops_wr_max is QEMU's only",
+        "optional there: no device has limits",
+    ),
+    (
+        "query-block: return[].inserted.iops_wr_max_length is QEMU's only",
+        "optional there: no device has limits",
+    ),
+    (
+        "query-block: return[].inserted.dirty-bitmaps is QEMU's only",
+        "optional there: there are no dirty bitmaps",
+    ),
+    (
+        "query-block: return[].inserted.image.backing-image is QEMU's only",
+        "optional there: of formats that are not there",
+    ),
+    (
+        "query-block: return[].inserted.image.compressed is QEMU's only",
+        "optional there: of formats that are not there",
+    ),
+    (
+        "query-block: return[].inserted.image.dirty-flag is QEMU's only",
+        "optional there: of formats that are not there",
+    ),
+    (
+        "query-block: return[].inserted.image.encrypted is QEMU's only",
+        "optional there: of formats that are not there",
+    ),
+    (
+        "query-block: return[].inserted.image.format-specific is QEMU's only",
+        "optional there: of formats that are not there",
+    ),
+    (
+        "query-block: return[].inserted.image.snapshots is QEMU's only",
+        "optional there: of formats that are not there",
+    ),
+    ("query-blockstats: return[].backing is QEMU's only", "optional there: only devices count"),
+    (
+        "query-blockstats: return[].driver-specific is QEMU's only",
+        "optional there: only devices count",
+    ),
+    ("query-blockstats: return[].parent is QEMU's only", "optional there: only devices count"),
+    (
+        "query-blockstats: return[].stats.flush_latency_histogram is QEMU's only",
+        "optional there: latencies are summed up only",
+    ),
+    (
+        "query-blockstats: return[].stats.rd_latency_histogram is QEMU's only",
+        "optional there: latencies are summed up only",
+    ),
+    (
+        "query-blockstats: return[].stats.wr_latency_histogram is QEMU's only",
+        "optional there: latencies are summed up only",
+    ),
+    (
+        "query-blockstats: return[].stats.zone_append_latency_histogram is QEMU's only",
+        "optional there: latencies are summed up only",
+    ),
+];
