@@ -10,6 +10,7 @@
 //! | `serve` | what the task of every queue does | the queue's core |
 //! | `interrupt` | ISR, MSI-X vectors, NEEDS_RESET | any |
 //! | [`blk`] | the block device (section 5.2) | the queue's core |
+//! | [`rng`] | the entropy device (section 5.4) | the queue's core |
 //! | [`scsi`] | the SCSI host device (section 5.6) | the queues' cores |
 //!
 //! A guest's writes to registers end in the transport, under one short lock per device, and never
@@ -24,6 +25,7 @@ mod interrupt;
 mod metrics;
 pub mod pci;
 mod queue;
+pub mod rng;
 pub mod scsi;
 mod serve;
 mod status;

@@ -1,0 +1,171 @@
+//! The queue: one buffer at a time is filled, as far as the period's rest of bytes allows.
+
+use super::{Entropy, RateLimit};
+use crate::block::SegmentTable;
+use crate::virtio::device::QueueSetup;
+use crate::virtio::queue::{ChainFault, gather};
+use crate::virtio::serve::{QueueWork, Ring};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+/// Bytes that one buffer gets at most: a driver that offers gigabytes asks again.
+const READ_MAX: u64 = 64 << 10;
+
+/// A buffer to be filled.
+struct Waiting {
+    slot: usize,
+    head: u16,
+    room: u64,
+}
+
+type Reading = Pin<Box<dyn Future<Output = io::Result<Vec<u8>>>>>;
+
+/// What the task waits for.
+enum Wait {
+    /// Bytes, of which so many were asked for.
+    Bytes(u64, Reading),
+    /// The end of the period.
+    Period(Pin<Box<dyn Future<Output = ()>>>),
+}
+
+/// The bytes that are left in this period.
+struct Quota {
+    limit: RateLimit,
+    left: u64,
+    ends: Instant,
+}
+
+/// See the module.
+pub(super) struct Worker {
+    entropy: Arc<Entropy>,
+    quota: Option<Quota>,
+    lists: SegmentTable,
+    free: Vec<usize>,
+    queued: VecDeque<Waiting>,
+    wait: Option<Wait>,
+}
+
+impl Worker {
+    pub(super) fn new(entropy: Arc<Entropy>, limit: Option<RateLimit>, setup: &QueueSetup) -> Self {
+        let slots = usize::from(setup.queue.size());
+        let segments = usize::from(setup.queue.chain_max());
+        Self {
+            entropy,
+            quota: limit.map(|limit| Quota { limit, left: 0, ends: Instant::now() }),
+            lists: SegmentTable::new(Arc::clone(setup.queue.ram()), slots, segments),
+            free: (0..slots).rev().collect(),
+            queued: VecDeque::with_capacity(slots),
+            wait: None,
+        }
+    }
+
+    /// Begins to wait for what the first buffer in the queue needs.
+    fn begin(&self, room: u64) -> (Wait, u64) {
+        let wanted = room.min(READ_MAX);
+        let granted = self.quota.as_ref().map_or(wanted, |quota| wanted.min(quota.left));
+        if let (0, Some(quota)) = (granted, &self.quota) {
+            return (Wait::Period(Box::pin(reactor::sleep_until(quota.ends))), 0);
+        }
+        let entropy = Arc::clone(&self.entropy);
+        let reading = async move { entropy.read(granted as usize).await };
+        (Wait::Bytes(granted, Box::pin(reading)), granted)
+    }
+
+    /// Gives the first buffer back with `bytes` in it.
+    fn deliver(&mut self, ring: &mut Ring, bytes: &[u8]) {
+        let Some(Waiting { slot, head, .. }) = self.queued.pop_front() else { return };
+        let n = self.lists.slot(slot).copy_from(bytes);
+        self.free.push(slot);
+        ring.metrics.read(n as u64);
+        ring.metrics.request(true);
+        if let Err(fault) = ring.queue.push_used(head, n as u32) {
+            ring.fail(&fault);
+        }
+    }
+}
+
+impl Quota {
+    fn renew(&mut self) {
+        let now = Instant::now();
+        if now >= self.ends {
+            self.left = self.limit.bytes;
+            self.ends = now + self.limit.period;
+        }
+    }
+}
+
+impl QueueWork for Worker {
+    fn take_one(&mut self, ring: &mut Ring) -> Result<bool, ChainFault> {
+        let Some(&slot) = self.free.last() else {
+            return ring.queue.pop_none();
+        };
+        let max = ring.queue.chain_max();
+        let mut list = self.lists.slot(slot);
+        let Some(found) = ring.queue.pop(|chain| gather(chain, max, &mut list))? else {
+            return Ok(false);
+        };
+        let found = found?;
+        if found.writable == 0 || found.overflow {
+            return Err(ChainFault::Incomplete);
+        }
+        // Buffers for the device to read mean nothing here (section 5.4.6.1).
+        list.advance(found.readable);
+        self.free.pop();
+        self.queued.push_back(Waiting { slot, head: found.head, room: found.writable });
+        Ok(true)
+    }
+
+    fn poll_finished(&mut self, ring: &mut Ring, cx: &mut Context<'_>) {
+        while let Some(first) = self.queued.front() {
+            let room = first.room;
+            if let Some(quota) = &mut self.quota {
+                quota.renew();
+            }
+            if self.wait.is_none() {
+                let (wait, granted) = self.begin(room);
+                self.wait = Some(wait);
+                if let Some(quota) = &mut self.quota {
+                    quota.left -= granted;
+                }
+            }
+            let (granted, result) = match &mut self.wait {
+                Some(Wait::Bytes(granted, reading)) => match reading.as_mut().poll(cx) {
+                    Poll::Ready(result) => (*granted, Some(result)),
+                    Poll::Pending => return,
+                },
+                Some(Wait::Period(period)) => match period.as_mut().poll(cx) {
+                    Poll::Ready(()) => (0, None),
+                    Poll::Pending => return,
+                },
+                None => return,
+            };
+            self.wait = None;
+            match result {
+                None => {}
+                Some(Ok(bytes)) => {
+                    if let Some(quota) = &mut self.quota {
+                        let unused = granted.saturating_sub(bytes.len() as u64);
+                        quota.left = (quota.left + unused).min(quota.limit.bytes);
+                    }
+                    self.deliver(ring, &bytes);
+                }
+                Some(Err(error)) => {
+                    self.queued.clear();
+                    ring.fail(&format_args!("the source of entropy cannot be read: {error}"));
+                }
+            }
+        }
+    }
+
+    fn poll_stopped(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        // A read in flight goes to memory of its own.
+        self.wait = None;
+        self.queued.clear();
+        Poll::Ready(())
+    }
+}
