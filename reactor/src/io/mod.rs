@@ -3,7 +3,9 @@
 //! Every function is called from a task (it panics off reactors), never blocks its thread, answers with
 //! the errors of the system call that it stands for, and may be dropped at any
 //! `.await`: the operation is cancelled then, and its buffer lives until the kernel has let go.
-//! What a dropped receive or read had already taken from a stream is lost with its buffer.
+//! What a dropped receive or read takes from a stream is lost with its buffer, and until its cancellation
+//! has reached the kernel it may still take something, before an operation submitted later on another
+//! ring: where bytes matter, [`within`] and [`cancellable`] end operations without losing them.
 //! Buffers are passed by value and come back with the result, also on an error. An operation must
 //! end, or be dropped, before its task hops.
 //!
