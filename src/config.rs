@@ -1,7 +1,10 @@
 //! What a machine is made of, checked and free of option syntax.
 
 use devices::block::FileOptions;
+use devices::qdev::DeviceRequest;
+use devices::qdev::value::Syntax;
 use monitor::{ActionSet, Endpoint};
+use serde_json::{Map, Value};
 use std::path::PathBuf;
 use vcpu::cpuid::{CpuModel, Topology};
 
@@ -17,7 +20,11 @@ pub(crate) struct Config {
     pub(crate) kernel: Option<PathBuf>,
     pub(crate) initrd: Option<PathBuf>,
     pub(crate) append: String,
-    pub(crate) disks: Vec<DiskConfig>,
+    pub(crate) drives: Vec<DriveConfig>,
+    /// Made before the devices.
+    pub(crate) objects: Vec<ObjectConfig>,
+    /// In the order of their making.
+    pub(crate) devices: Vec<DeviceConfig>,
     pub(crate) qmp: Vec<Endpoint>,
     pub(crate) hmp: Vec<Endpoint>,
     pub(crate) serial: Serial,
@@ -29,17 +36,28 @@ pub(crate) struct Config {
     pub(crate) reactor: ReactorConfig,
 }
 
-/// A virtio-blk-pci device and its image.
+/// A disk that devices find by its id.
 #[derive(Debug)]
-pub(crate) struct DiskConfig {
-    /// The device's id, where it was given one.
-    pub(crate) id: Option<String>,
+pub(crate) struct DriveConfig {
+    pub(crate) id: String,
     pub(crate) image: Image,
-    pub(crate) serial: Option<String>,
-    /// 0: one for each vCPU, as in QEMU.
-    pub(crate) queues: u16,
-    pub(crate) queue_size: u16,
-    pub(crate) slot: Option<(u8, u8)>,
+}
+
+/// An object to make.
+#[derive(Debug)]
+pub(crate) struct ObjectConfig {
+    /// What asked for it, for messages.
+    pub(crate) option: String,
+    pub(crate) arguments: Map<String, Value>,
+    pub(crate) syntax: Syntax,
+}
+
+/// A device to plug in.
+#[derive(Debug)]
+pub(crate) struct DeviceConfig {
+    /// What asked for it, for messages.
+    pub(crate) option: String,
+    pub(crate) request: DeviceRequest,
 }
 
 /// Where a disk's bytes are.

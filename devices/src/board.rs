@@ -1,6 +1,9 @@
 //! Everything at fixed addresses: made and mapped in one go.
 
-use crate::acpi::{self, AcpiConfig, AcpiError, AcpiPm, PM_LEN, PM1_EVENT_PORT, SCI_GSI};
+use crate::acpi::{
+    self, AcpiConfig, AcpiError, AcpiPm, GPE0_LEN, GPE0_PORT, GpePorts, HOTPLUG_LEN, HOTPLUG_PORT,
+    PM_LEN, PM1_EVENT_PORT, PciHotplug, SCI_GSI,
+};
 use crate::clock::Clock;
 use crate::legacy::{
     Cmos, ConsoleOut, DEBUG_CONSOLE_PORT, DEBUG_EXIT_PORT, DebugConsole, DebugExit, FW_CFG_LEN,
@@ -53,11 +56,13 @@ pub struct BoardConfig {
 /// `main`; its parts say themselves what may be called from elsewhere.
 pub struct Board {
     /// The PCI root.
-    pub pci: PciRoot,
+    pub pci: Arc<PciRoot>,
     /// COM1.
     pub serial: Arc<Serial>,
     /// Power management.
     pub pm: Arc<AcpiPm>,
+    /// How the guest hears of devices that come and go on the root bus.
+    pub hotplug: Arc<PciHotplug>,
     cmos: Arc<Cmos>,
     i8042: Arc<I8042>,
     fw_cfg: Arc<FwCfg>,
@@ -81,10 +86,13 @@ impl Board {
                 },
             },
         );
+        let (sink, clock_of_pm) = (Arc::clone(&requests), Arc::clone(&clock));
+        let pm = AcpiPm::new(platform.irq_line(SCI_GSI), clock_of_pm, sink);
         let board = Self {
-            pci,
+            pci: Arc::new(pci),
             serial: Serial::new(platform.irq_line(SERIAL_IRQ), config.console),
-            pm: AcpiPm::new(platform.irq_line(SCI_GSI), Arc::clone(&clock), Arc::clone(&requests)),
+            hotplug: PciHotplug::new(Arc::clone(&pm)),
+            pm,
             cmos: Cmos::new(clock, low, config.ram_size - low, config.cpus),
             i8042: I8042::new(Arc::clone(&requests)),
             fw_cfg: FwCfg::new(config.ram_size, config.cpus, config.cpus_max),
@@ -102,7 +110,7 @@ impl Board {
     fn map_ports(&self, pio: &AddressSpace, requests: &RequestSink) -> Result<(), MapError> {
         let sink = Arc::clone(requests);
         let reset = Arc::new(move || sink(GuestRequest::Reset));
-        let devices: [(u64, u64, Arc<dyn BusDevice>); 8] = [
+        let devices: [(u64, u64, Arc<dyn BusDevice>); 10] = [
             (I8042_DATA_PORT.into(), 1, self.i8042.data_port()),
             (I8042_COMMAND_PORT.into(), 1, self.i8042.command_port()),
             (RTC_PORT.into(), RTC_LEN.into(), self.cmos.clone()),
@@ -110,6 +118,8 @@ impl Board {
             (SERIAL_PORT.into(), SERIAL_LEN.into(), self.serial.clone()),
             (FW_CFG_PORT.into(), FW_CFG_LEN.into(), self.fw_cfg.clone()),
             (PM1_EVENT_PORT.into(), PM_LEN.into(), self.pm.clone()),
+            (GPE0_PORT.into(), GPE0_LEN.into(), GpePorts::new(Arc::clone(&self.pm))),
+            (HOTPLUG_PORT.into(), HOTPLUG_LEN.into(), self.hotplug.clone()),
             (CONFIG_PORTS, CONFIG_PORTS_LEN, self.pci.config_ports(reset)),
         ];
         pio.batch(|batch| {
@@ -132,6 +142,7 @@ impl Board {
     pub fn reset(&self) {
         self.pci.reset();
         self.pm.reset();
+        self.hotplug.reset();
         self.serial.reset();
         self.cmos.reset();
         self.i8042.reset();

@@ -8,6 +8,8 @@
 //! | [`virtio`] | virtio devices: transport, queues, the block device | vCPU threads; queues on cores |
 //! | [`block`] | disks: images, locking, the way to storage | `main`; data on cores |
 //! | [`scsi`] | logical units over disks, and their bus | any; changes in `main` |
+//! | [`qdev`] | device types, the device tree, buses, hot-plug | `main`; look-ups any |
+//! | [`objects`] | what users create beside devices: I/O threads, secrets, limits | `main`; look-ups any |
 //! | [`legacy`] | serial port, clock, keyboard controller, debug ports, fw_cfg | vCPU threads |
 //! | [`clock`], [`request`] | the time devices see, what guests ask of the machine | any |
 //! | [`error`] | why a command that acts on devices failed | any |
@@ -21,7 +23,9 @@ pub mod board;
 pub mod clock;
 pub mod error;
 pub mod legacy;
+pub mod objects;
 pub mod pci;
+pub mod qdev;
 pub mod request;
 pub mod scsi;
 #[cfg(test)]

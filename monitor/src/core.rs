@@ -9,6 +9,7 @@ use crate::session::Session;
 use crate::session::descriptors::FdSets;
 use crate::session::dispatcher::Dispatcher;
 use crate::session::hub::Hub;
+use devices::qdev::DeviceTree;
 use reactor::Reactors;
 use reactor::sync::{Mutex, Notify};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,6 +67,14 @@ impl Env {
             .machine
             .get()
             .ok_or_else(|| QmpError::generic("The machine is not ready yet: try again"))
+    }
+}
+
+impl Env {
+    /// The devices of the machine.
+    pub(crate) fn devices(&self) -> Result<&DeviceTree, QmpError> {
+        let tree = self.machine()?.devices();
+        tree.ok_or_else(|| QmpError::generic("This machine has no devices"))
     }
 }
 

@@ -99,6 +99,22 @@ qapi_events! {
     /// The power button has been pressed.
     Powerdown = "POWERDOWN" {}
 
+    /// A device is gone: its id, its address and its back ends are free.
+    DeviceDeleted = "DEVICE_DELETED" {
+        /// Its id, if it had one.
+        pub device: Option<String> = "device",
+        /// What its path in the object tree was.
+        pub path: String = "path",
+    }
+
+    /// The guest has refused to let go of a device.
+    DeviceUnplugGuestError = "DEVICE_UNPLUG_GUEST_ERROR" {
+        /// Its id, if it has one.
+        pub device: Option<String> = "device",
+        /// Its path in the object tree.
+        pub path: String = "path",
+    }
+
     /// The guest cannot go on.
     GuestPanicked = "GUEST_PANICKED" {
         /// What is done about it.

@@ -6,6 +6,7 @@ use crate::commands::guest::{MachineInfo, MemorySizeInfo, PciInfo};
 use crate::error::QmpError;
 use crate::{BoxFuture, qapi_enum, qapi_struct};
 use devices::block::graph::BlockGraph;
+use devices::qdev::DeviceTree;
 use std::fmt;
 use std::sync::Arc;
 use vcpu::linear::Linear;
@@ -123,6 +124,11 @@ pub trait Machine: Send + Sync + 'static {
 
     /// Whether the machine runs on KVM.
     fn kvm(&self) -> KvmInfo;
+
+    /// The devices that users plug in; `None` where nothing can be plugged in.
+    fn devices(&self) -> Option<&DeviceTree> {
+        None
+    }
 
     /// What is done when the guest reboots, shuts down or panics.
     fn actions(&self) -> &Actions;

@@ -1,20 +1,17 @@
-//! `-drive` and `-device virtio-blk-pci`.
+//! `-drive`.
 
 use super::keyval::KeyVal;
-use crate::config::{DiskConfig, Image};
+use crate::config::{DeviceConfig, DriveConfig, Image};
 use devices::block::{Cache, Discard, FileOptions};
+use devices::qdev::DeviceRequest;
 
 /// The size of the embedded guest's disk when no other is given.
 const SCRATCH_SIZE: u64 = 64 << 20;
 
-/// As many as MSI-X vectors and the transport allow with room for the configuration vector.
-const QUEUES_MAX: u64 = 256;
-
-/// Drives and the devices that refer to them, in any order on the command line.
+/// Drives, in the order of the command line.
 #[derive(Default)]
 pub(super) struct Drives {
     drives: Vec<Drive>,
-    devices: Vec<Device>,
 }
 
 struct Drive {
@@ -25,25 +22,23 @@ struct Drive {
     attached: bool,
 }
 
-struct Device {
-    drive: String,
-    id: Option<String>,
-    serial: Option<String>,
-    queues: u16,
-    queue_size: u16,
-    slot: Option<(u8, u8)>,
+/// The disk that the embedded guest gets.
+pub(super) fn scratch() -> (DriveConfig, DeviceConfig) {
+    let id = "scratch".to_owned();
+    let drive = DriveConfig { id: id.clone(), image: Image::Scratch(SCRATCH_SIZE) };
+    (drive, virtio("the scratch disk", &id, Some("scratch")))
 }
 
-/// The disk that the embedded guest gets.
-pub(super) fn scratch() -> DiskConfig {
-    DiskConfig {
-        id: None,
-        image: Image::Scratch(SCRATCH_SIZE),
-        serial: Some("scratch".to_owned()),
-        queues: 0,
-        queue_size: 256,
-        slot: None,
+/// The device that a drive makes for itself.
+fn virtio(option: &str, drive: &str, serial: Option<&str>) -> DeviceConfig {
+    let mut arguments = serde_json::Map::new();
+    let mut set = |key: &str, value: &str| arguments.insert(key.to_owned(), value.into());
+    set("driver", "virtio-blk-pci");
+    set("drive", drive);
+    if let Some(serial) = serial {
+        set("serial", serial);
     }
+    DeviceConfig { option: option.to_owned(), request: DeviceRequest::json(arguments) }
 }
 
 impl Drives {
@@ -89,98 +84,24 @@ impl Drives {
         Ok(())
     }
 
-    pub(super) fn device(&mut self, value: &str) -> Result<(), String> {
-        let mut kv = KeyVal::parse("device", value, Some("driver"))?;
-        match kv.take("driver").as_deref() {
-            Some("virtio-blk-pci" | "virtio-blk") => {}
-            Some(other) => {
-                return Err(
-                    kv.error(&format!("there is no device '{other}'; there is virtio-blk-pci"))
-                );
-            }
-            None => return Err(kv.error("a device needs a type, such as virtio-blk-pci")),
-        }
-        let drive = kv.take("drive").ok_or_else(|| kv.error("virtio-blk-pci needs drive=ID"))?;
-        if kv.take("bus").is_some_and(|bus| bus != "pci.0") {
-            return Err(kv.error("there is no such bus; there is pci.0"));
-        }
-        let slot = match kv.take("addr") {
-            None => None,
-            Some(text) => Some(slot(&text).ok_or_else(|| {
-                kv.error(&format!("'addr={text}' is no PCI address; write 4, 04.0 or 0x4"))
-            })?),
-        };
-        let queues = kv.take_number("num-queues", 1..=QUEUES_MAX)?.unwrap_or(0) as u16;
-        let queue_size = kv.take_number("queue-size", 2..=1024)?.unwrap_or(256) as u16;
-        if !queue_size.is_power_of_two() {
-            return Err(kv.error("'queue-size' takes a power of two"));
-        }
-        let device = Device {
-            drive,
-            id: kv.take("id"),
-            serial: kv.take("serial"),
-            queues,
-            queue_size,
-            slot,
-        };
-        kv.finish("drive, id, serial, num-queues, queue-size, bus, addr")?;
-        self.devices.push(device);
-        Ok(())
-    }
-
-    /// Joins devices and drives.
-    pub(super) fn finish(self) -> Result<Vec<DiskConfig>, String> {
-        let mut disks = Vec::new();
-        let mut devices = self.devices;
+    /// The drives, and the devices of those that make their own.
+    pub(super) fn finish(self) -> (Vec<DriveConfig>, Vec<DeviceConfig>) {
+        let (mut drives, mut devices) = (Vec::new(), Vec::new());
+        let (mut of_virtio, mut others) = (0u32.., 0u32..);
         for drive in self.drives {
-            let user = drive
+            // The names that QEMU gives to drives without one.
+            let (prefix, numbers) =
+                if drive.attached { ("virtio", &mut of_virtio) } else { ("none", &mut others) };
+            let id = drive
                 .id
-                .as_ref()
-                .and_then(|id| devices.iter().position(|device| device.drive == *id));
-            let image = Image::File(drive.image);
-            match (drive.attached, user) {
-                (true, Some(_)) => {
-                    let id = drive.id.unwrap_or_default();
-                    return Err(format!(
-                        "-drive id={id} has a device of its own (if=virtio); add if=none"
-                    ));
-                }
-                (true, None) => disks.push(DiskConfig {
-                    id: drive.id,
-                    image,
-                    serial: drive.serial,
-                    queues: 0,
-                    queue_size: 256,
-                    slot: None,
-                }),
-                (false, Some(at)) => {
-                    let device = devices.remove(at);
-                    disks.push(DiskConfig {
-                        id: device.id,
-                        image,
-                        serial: device.serial.or(drive.serial),
-                        queues: device.queues,
-                        queue_size: device.queue_size,
-                        slot: device.slot,
-                    });
-                }
-                // As in QEMU: a drive that nothing uses yet is no mistake, but there is no way to
-                // use it later here.
-                (false, None) => {
-                    let id = drive.id.unwrap_or_default();
-                    return Err(format!(
-                        "-drive id={id} is used by no device; add -device virtio-blk-pci,drive={id}"
-                    ));
-                }
+                .unwrap_or_else(|| format!("{prefix}{}", numbers.next().unwrap_or_default()));
+            if drive.attached {
+                let option = format!("-drive id={id}");
+                devices.push(virtio(&option, &id, drive.serial.as_deref()));
             }
+            drives.push(DriveConfig { id, image: Image::File(drive.image) });
         }
-        match devices.first() {
-            None => Ok(disks),
-            Some(device) => Err(format!(
-                "-device: there is no free drive '{0}'; add -drive id={0},if=none,file=...",
-                device.drive
-            )),
-        }
+        (drives, devices)
     }
 }
 
@@ -213,34 +134,5 @@ fn locking(kv: &mut KeyVal) -> Result<bool, String> {
         None | Some("auto" | "on") => Ok(true),
         Some("off") => Ok(false),
         Some(other) => Err(kv.error(&format!("file.locking takes on, off or auto, not '{other}'"))),
-    }
-}
-
-/// `4`, `4.0`, `04.0`, `0x4`, `0x4.1`: slot and function, the slot in hexadecimal as QEMU reads it.
-fn slot(text: &str) -> Option<(u8, u8)> {
-    let (slot, function) = text.split_once('.').unwrap_or((text, "0"));
-    let slot = u8::from_str_radix(slot.strip_prefix("0x").unwrap_or(slot), 16).ok()?;
-    let function = u8::from_str_radix(function, 16).ok()?;
-    (slot < 32 && function < 8).then_some((slot, function))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::slot;
-
-    #[test]
-    fn slots_in_every_form() {
-        for (text, expected) in [
-            ("4", Some((4, 0))),
-            ("04.0", Some((4, 0))),
-            ("0x06", Some((6, 0))),
-            ("1f.7", Some((31, 7))),
-            ("20", None),
-            ("4.8", None),
-            ("x", None),
-            ("", None),
-        ] {
-            assert_eq!(slot(text), expected, "{text}");
-        }
     }
 }

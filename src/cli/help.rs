@@ -30,8 +30,13 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     ),
     (
         "device",
-        "virtio-blk-pci,drive=ID[,...]",
-        "a device for a drive with if=none: num-queues=N, queue-size=N, serial=TEXT, addr=SLOT",
+        "TYPE[,PROPERTY=VALUE...]",
+        "a device, also as JSON; -device help lists the types, -device TYPE,help its properties",
+    ),
+    (
+        "object",
+        "TYPE,id=ID[,...]",
+        "an object, also as JSON: iothread, rng-random, rng-builtin, secret, throttle-group",
     ),
     ("serial", "WHERE", "COM1: mon:stdio (default), stdio, file:PATH, null, none"),
     (

@@ -3,12 +3,14 @@
 //! Parsed by hand: options with one dash and long names are not what argument crates speak.
 
 mod action;
+mod device;
 mod drive;
 mod help;
 mod keyval;
+mod object;
 pub(crate) mod options;
 
-use crate::config::{Config, ReactorConfig, Serial};
+use crate::config::{Config, DeviceConfig, ObjectConfig, ReactorConfig, Serial};
 use drive::Drives;
 use keyval::KeyVal;
 use monitor::{ActionSet, Endpoint, RebootAction, ShutdownAction};
@@ -36,6 +38,10 @@ struct Raw {
     initrd: Option<PathBuf>,
     append: Option<String>,
     drives: Drives,
+    devices: Vec<DeviceConfig>,
+    objects: Vec<ObjectConfig>,
+    /// What to print instead of running.
+    help: Option<String>,
     qmp: Vec<Endpoint>,
     hmp: Vec<Endpoint>,
     hmp_on_stdio: bool,
@@ -79,6 +85,9 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
             }
         }
     }
+    if let Some(text) = raw.help {
+        return Ok(Invocation::Print(text));
+    }
     raw.finish().map(|config| Invocation::Run(Box::new(config)))
 }
 
@@ -97,7 +106,11 @@ impl Raw {
             "initrd" => self.initrd = Some(value.into()),
             "append" => self.append = Some(value),
             "drive" => self.drives.drive(&value)?,
-            "device" => self.drives.device(&value)?,
+            "device" => match device::parse(&value)? {
+                device::Device::Help(text) => self.help = Some(text),
+                device::Device::Plug(device) => self.devices.push(device),
+            },
+            "object" => self.objects.push(object::parse(&value)?),
             "qmp" => self.qmp.push(endpoint("qmp", &value)?),
             "monitor" => match value.as_str() {
                 "none" => {}
@@ -125,9 +138,13 @@ impl Raw {
             return Err("-initrd needs a -kernel".to_owned());
         }
         let embedded = self.kernel.is_none();
-        let mut disks = self.drives.finish()?;
-        if embedded && disks.is_empty() && !self.no_defaults {
-            disks.push(drive::scratch());
+        let (mut drives, of_drives) = self.drives.finish();
+        let mut devices = self.devices;
+        devices.extend(of_drives);
+        if embedded && drives.is_empty() && devices.is_empty() && !self.no_defaults {
+            let (drive, device) = drive::scratch();
+            drives.push(drive);
+            devices.push(device);
         }
         let mut qmp = self.qmp;
         if embedded && qmp.is_empty() && !self.no_defaults {
@@ -155,7 +172,9 @@ impl Raw {
             kernel: self.kernel,
             initrd: self.initrd,
             append: self.append.unwrap_or_default(),
-            disks,
+            drives,
+            objects: self.objects,
+            devices,
             qmp,
             hmp: self.hmp,
             serial,

@@ -18,7 +18,7 @@ fn error(args: &[&str]) -> String {
 fn without_options_the_embedded_guest_gets_a_disk_and_a_socket() {
     let config = config(&[]);
     assert!(config.kernel.is_none());
-    assert!(matches!(config.disks[..], [ref disk] if matches!(disk.image, Image::Scratch(_))));
+    assert!(matches!(config.drives[..], [ref drive] if matches!(drive.image, Image::Scratch(_))));
     assert_eq!(config.qmp.len(), 1);
     assert_eq!(config.serial, Serial::Stdio { mux: true });
     assert_eq!((config.ram_size, config.topology.count()), (128 << 20, 1));
@@ -45,20 +45,49 @@ fn a_linux_machine_is_what_it_says() {
     ]);
     assert_eq!(config.append, "console=ttyS0 quiet");
     assert_eq!((config.ram_size, config.topology.count()), (512 << 20, 2));
-    assert_eq!(config.disks.len(), 1);
+    assert_eq!((config.drives.len(), config.devices.len()), (1, 1));
     assert_eq!(config.qmp.len(), 1);
 }
 
 #[test]
-fn a_device_takes_its_drive_whatever_the_order() {
+fn devices_come_in_both_forms_and_drives_make_their_own() {
     let config = config(&[
         "--device",
         "virtio-blk-pci,drive=d,num-queues=4,serial=s,addr=04.0",
         "-drive",
         "file=x,if=none,id=d,cache=none",
+        "-device",
+        "{'driver': 'virtio-blk-pci', 'drive': 'e', 'num-queues': 2}",
+        "-drive",
+        "file=y,if=virtio,serial=z",
     ]);
-    let disk = &config.disks[0];
-    assert_eq!((disk.queues, disk.slot, disk.serial.as_deref()), (4, Some((4, 0)), Some("s")));
+    let drives: Vec<_> = config.drives.iter().map(|drive| drive.id.as_str()).collect();
+    assert_eq!(drives, ["d", "virtio0"]);
+    let arguments: Vec<_> = config
+        .devices
+        .iter()
+        .map(|device| serde_json::Value::Object(device.request.arguments.clone()).to_string())
+        .collect();
+    assert_eq!(
+        arguments,
+        [
+            r#"{"driver":"virtio-blk-pci","drive":"d","num-queues":"4","serial":"s","addr":"04.0"}"#,
+            r#"{"driver":"virtio-blk-pci","drive":"e","num-queues":2}"#,
+            r#"{"driver":"virtio-blk-pci","drive":"virtio0","serial":"z"}"#,
+        ]
+    );
+}
+
+#[test]
+fn devices_explain_themselves() {
+    for (option, expected) in
+        [("help", "Storage devices:\n"), ("virtio-blk,?", "virtio-blk-pci options:\n")]
+    {
+        match parse(["-device", option].map(OsString::from)) {
+            Ok(Invocation::Print(text)) => assert!(text.contains(expected), "{text}"),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]
@@ -76,15 +105,8 @@ fn mistakes_are_named_with_what_to_do() {
         (&["-smp", "4,cores=3"], "-smp: sockets * cores * threads is 3, not 4"),
         (&["-drive", "file=x,format=qcow3"], "-drive: there is no format 'qcow3'; there is raw"),
         (&["-drive", "if=virtio"], "-drive: a drive needs file=PATH"),
-        (
-            &["-drive", "file=x,if=none,id=a"],
-            "-drive id=a is used by no device; add -device virtio-blk-pci,drive=a",
-        ),
-        (
-            &["-device", "virtio-blk-pci,drive=a"],
-            "-device: there is no free drive 'a'; add -drive id=a,if=none,file=...",
-        ),
-        (&["-device", "floppy"], "-device: there is no device 'floppy'; there is virtio-blk-pci"),
+        (&["-device", "{"], "-device {: JSON parse error, premature EOI"),
+        (&["-device", "nope,help"], "-device nope,help: 'nope' is not a valid device model name"),
         (&["-machine", "q35"], "-machine: there is no machine 'q35'; there is pc"),
         (&["-accel", "tcg"], "-accel: there is no accelerator 'tcg'; there is kvm"),
         (&["-initrd", "x"], "-initrd needs a -kernel"),

@@ -2,6 +2,7 @@
 
 use super::{Machine, pci};
 use devices::block::graph::BlockGraph;
+use devices::qdev::DeviceTree;
 use monitor::event::{Powerdown, ShutdownCause};
 use monitor::{
     Actions, BoxFuture, CommandLineOptionInfo, Cpu, KvmInfo, MachineInfo, MemorySizeInfo, PciInfo,
@@ -13,6 +14,10 @@ use vcpu::linear::Linear;
 use vcpu::memory::Ram;
 
 impl monitor::Machine for Machine {
+    fn devices(&self) -> Option<&DeviceTree> {
+        Some(&self.devices)
+    }
+
     fn name(&self) -> Option<String> {
         self.name.clone()
     }
@@ -88,7 +93,7 @@ impl monitor::Machine for Machine {
     }
 
     fn pci(&self) -> Vec<PciInfo> {
-        vec![pci::root_bus(&self.board.pci, &self.device_ids)]
+        vec![pci::root_bus(&self.board.pci, &self.devices)]
     }
 
     fn stop(&self) -> BoxFuture<'_, Result<(), QmpError>> {

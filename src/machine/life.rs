@@ -138,16 +138,17 @@ impl Machine {
             self.settled(self.vcpus.pause()).await;
         }
         self.board.reset();
-        for disk in &self.disks {
-            // Nothing may write into the memory that is about to be loaded anew.
-            disk.function.quiesced().await;
-        }
+        self.devices.reset();
+        // Nothing may write into the memory that is about to be loaded anew.
+        self.devices.quiesced().await;
         let (ram, boot) = (Arc::clone(&self.ram), Arc::clone(&self.boot));
         let rsdp =
             self.board.install_acpi(&ram, &self.apic_ids).map_err(|error| error.to_string())?;
         let load = move || boot.load(&ram, Some(rsdp));
         self.vcpus.reset(load).await.map_err(|error| format!("the reset failed: {error}"))?;
         self.events.emit(&Reset { guest, reason });
+        // A guest that was asked to let go of a device does not know of it any more.
+        self.devices.complete_unplugs();
         if state == RunState::Running {
             self.settled(self.vcpus.resume()).await;
         } else {
@@ -161,12 +162,9 @@ impl Machine {
         let _alone = self.transition.lock().await;
         self.settled(self.vcpus.pause()).await;
         let mut result = result;
-        for disk in &self.disks {
-            disk.function.shutdown().await;
-            if let Err(error) = disk.disk.close().await {
-                let line = format!("an image could not be flushed: {error}");
-                result = result.and(Err(line));
-            }
+        self.devices.stop().await;
+        if let Err(error) = self.drives.close_all().await {
+            result = result.and(Err(format!("an image could not be flushed: {error}")));
         }
         self.settled(self.vcpus.stop()).await;
         result

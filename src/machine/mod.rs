@@ -5,6 +5,7 @@
 
 mod build;
 mod control;
+mod devices;
 mod disks;
 mod life;
 mod pci;
@@ -14,10 +15,9 @@ pub(crate) use build::Prepared;
 
 use crate::config::{Config, Serial as SerialConfig};
 use crate::console::{self, Output};
-use devices::block::Disk;
-use devices::block::graph::BlockGraph;
-use devices::board::Board;
-use disks::DiskDevice;
+use ::devices::block::graph::BlockGraph;
+use ::devices::board::Board;
+use ::devices::qdev::{DeviceTree, DriveTable};
 use futures_util::future::select;
 use monitor::event::ShutdownCause;
 use monitor::wire::Style;
@@ -49,9 +49,8 @@ pub(super) struct Machine {
     cpus_max: u32,
     /// Bytes.
     ram_size: u64,
-    /// The ids that the user gave to devices.
-    device_ids: Vec<String>,
-    disks: Vec<DiskDevice>,
+    devices: DeviceTree,
+    drives: Arc<DriveTable>,
     block: Arc<BlockGraph>,
     events: EventSink,
     requests: Arc<Requests>,
@@ -61,21 +60,28 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Plugs the disks into what has been prepared.
-    fn new(
+    /// Plugs the devices into what has been prepared.
+    async fn new(
         prepared: Prepared,
         config: &Config,
         reactors: &Reactors,
-        images: Vec<Arc<dyn Disk>>,
+        (drives, block): (Arc<DriveTable>, Arc<BlockGraph>),
         events: EventSink,
     ) -> Result<Self, String> {
         let Prepared { platform, ram, boot, board, vcpus, apic_ids, cpus_max, requests, .. } =
             prepared;
-        let slots = disks::Slots { cpus: vcpus.count(), reactors, ram: &ram, platform: &platform };
-        let mut disks = Vec::new();
-        for (disk, image) in config.disks.iter().zip(images) {
-            disks.push(slots.plug(disk, image, &board.pci)?);
-        }
+        let objects = devices::make_objects(reactors.cores(), &config.objects).await?;
+        let devices = devices::tree(devices::Parts {
+            reactors,
+            board: &board,
+            platform,
+            ram: Arc::clone(&ram),
+            cpus: vcpus.count(),
+            drives: Arc::clone(&drives),
+            objects,
+            events: events.clone(),
+        });
+        devices::plug_all(&devices, &config.devices).await?;
         Ok(Self {
             name: config.name.clone(),
             actions: Actions::new(config.actions),
@@ -87,9 +93,9 @@ impl Machine {
             topology: config.topology,
             cpus_max,
             ram_size: config.ram_size,
-            device_ids: config.disks.iter().filter_map(|disk| disk.id.clone()).collect(),
-            disks,
-            block: BlockGraph::new(reactors),
+            devices,
+            drives,
+            block,
             events,
             requests,
             state: Mutex::new(RunState::Prelaunch),
@@ -114,11 +120,12 @@ pub(crate) async fn run(
     prepared: Prepared,
     signals: Signals,
 ) -> Result<u8, String> {
-    let images = disks::open_all(&config.disks).await?;
+    let block = BlockGraph::new(&reactors);
+    let drives = disks::open_all(&config.drives, &block).await?;
     let console = console_fd(&config.serial).await?;
     let monitor = Arc::new(Monitor::new(&reactors));
     let (output, requests) = (Arc::clone(&prepared.output), Arc::clone(&prepared.requests));
-    let machine = Machine::new(prepared, &config, &reactors, images, monitor.events())?;
+    let machine = Machine::new(prepared, &config, &reactors, (drives, block), monitor.events()).await?;
     let machine = Arc::new(machine);
     listen(&monitor, &config)?;
     let controlled = Arc::clone(&machine) as Arc<dyn monitor::Machine>;

@@ -4,19 +4,29 @@ use devices::pci::{
     BAR_COUNT, BAR0, DEVICE_ID, Function, INTERRUPT_LINE, INTERRUPT_PIN, PciRoot, REVISION_ID,
     SUBSYSTEM_VENDOR_ID, Slot, VENDOR_ID,
 };
+use devices::qdev::DeviceTree;
 use monitor::{PciDeviceClass, PciDeviceId, PciDeviceInfo, PciInfo, PciMemoryRegion};
+use std::sync::Arc;
 
-/// The root bus. `named` are the ids that the user gave.
-pub(super) fn root_bus(root: &PciRoot, named: &[String]) -> PciInfo {
+/// The root bus, with the ids that the devices of `tree` were given.
+pub(super) fn root_bus(root: &PciRoot, tree: &DeviceTree) -> PciInfo {
     let functions = root.functions();
-    let devices = functions.iter().map(|(slot, function)| device(*slot, function, named)).collect();
+    let id = |slot: Slot| {
+        let address = Some(u32::from(slot.devfn()));
+        let device = tree.root().find(|device| {
+            let on_root = device.bus().is_some_and(|bus| Arc::ptr_eq(&bus, tree.root()));
+            on_root && device.address() == address
+        });
+        device.and_then(|device| device.id().map(str::to_owned)).unwrap_or_default()
+    };
+    let devices =
+        functions.iter().map(|(slot, function)| device(*slot, function, id(*slot))).collect();
     PciInfo { bus: 0, devices }
 }
 
-fn device(slot: Slot, function: &Function, named: &[String]) -> PciDeviceInfo {
+fn device(slot: Slot, function: &Function, qdev_id: String) -> PciDeviceInfo {
     let registers = function.config();
     let pin = registers.u8(INTERRUPT_PIN);
-    let id = function.id();
     PciDeviceInfo {
         bus: 0,
         slot: slot.device().into(),
@@ -30,7 +40,7 @@ fn device(slot: Slot, function: &Function, named: &[String]) -> PciDeviceInfo {
         },
         irq: (pin != 0).then(|| registers.u8(INTERRUPT_LINE).into()),
         irq_pin: pin.into(),
-        qdev_id: if named.iter().any(|name| name == id) { id.to_owned() } else { String::new() },
+        qdev_id,
         regions: (0..BAR_COUNT).filter_map(|index| region(function, index)).collect(),
     }
 }

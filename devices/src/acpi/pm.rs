@@ -1,6 +1,7 @@
 //! Power management registers: fixed events, sleep control and the power management timer
 //! (ACPI 6.5, sections 4.8.3 and 4.8.4).
 
+use super::gpe::Gpe;
 use crate::clock::Clock;
 use crate::request::{GuestRequest, RequestSink};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,6 +42,7 @@ struct Registers {
     status: u16,
     enable: u16,
     control: u16,
+    gpe: Gpe,
 }
 
 /// The fixed power management hardware. The machine is always in ACPI mode.
@@ -65,6 +67,20 @@ impl AcpiPm {
         let mut registers = self.lock();
         registers.status |= POWER_BUTTON;
         self.update(&registers);
+    }
+
+    /// Raises general-purpose event `event` (0 to 15): the guest is told by SCI once it has enabled it.
+    /// Any thread.
+    pub fn raise_event(&self, event: u8) {
+        self.with_gpe(|gpe| gpe.raise(event));
+    }
+
+    /// Reads or changes the general-purpose events; the interrupt follows.
+    pub(super) fn with_gpe<T>(&self, f: impl FnOnce(&mut Gpe) -> T) -> T {
+        let mut registers = self.lock();
+        let result = f(&mut registers.gpe);
+        self.update(&registers);
+        result
     }
 
     /// Power-on state.
@@ -92,7 +108,8 @@ impl AcpiPm {
 
     // The line is driven under the lock, so that it cannot be overtaken by an older level.
     fn update(&self, registers: &Registers) {
-        self.sci.set_level(registers.status & registers.enable != 0);
+        let fixed = registers.status & registers.enable != 0;
+        self.sci.set_level(fixed || registers.gpe.is_asserted());
     }
 
     fn lock(&self) -> MutexGuard<'_, Registers> {

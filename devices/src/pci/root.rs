@@ -88,6 +88,11 @@ impl Slot {
         self.function
     }
 
+    /// Device and function number as one.
+    pub fn devfn(self) -> u8 {
+        self.device << 3 | self.function
+    }
+
     fn words(self) -> String {
         format!("{} function {}", self.device, self.function)
     }
@@ -255,7 +260,7 @@ impl PciRoot {
 
     /// The function at `slot`.
     pub fn function(&self, slot: Slot) -> Option<Arc<Function>> {
-        self.topology.lookup(0, slot.device << 3 | slot.function)
+        self.topology.lookup(0, slot.devfn())
     }
 
     /// The whole bus to power-on state. Runs in `main` while no vCPU does.

@@ -14,6 +14,7 @@ pub(crate) mod guest;
 pub(crate) mod inspect;
 pub(crate) mod memory;
 pub(crate) mod monitor;
+pub(crate) mod qdev;
 pub(crate) mod reactors;
 pub(crate) mod run_state;
 pub(crate) mod schema;
@@ -33,6 +34,7 @@ pub(crate) fn registry() -> Registry<Env> {
     inspect::register(&mut registry);
     guest::register(&mut registry);
     memory::register(&mut registry);
+    qdev::register(&mut registry);
     reactors::register(&mut registry);
     schema::register(&mut registry);
     block::register(&mut registry);

@@ -6,6 +6,7 @@
 
 mod args;
 mod complete;
+mod devices;
 mod edit;
 mod hardware;
 mod info;

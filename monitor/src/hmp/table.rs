@@ -1,7 +1,7 @@
 //! The commands of the human monitor.
 
 use super::args::Failure;
-use super::{info, memory};
+use super::{devices, info, memory};
 use crate::BoxFuture;
 use crate::commands::memory::inject_nmi;
 use crate::commands::run_state;
@@ -39,6 +39,18 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         params: "",
         help: "resume emulation",
         run: |env, _| quietly(run_state::cont(env.clone(), ())),
+    },
+    HmpCommand {
+        names: "device_add",
+        params: "driver[,prop=value][,...]",
+        help: "add device, like -device on the command line",
+        run: |env, rest| Box::pin(devices::add(env, rest)),
+    },
+    HmpCommand {
+        names: "device_del",
+        params: "device",
+        help: "remove device",
+        run: |env, rest| Box::pin(devices::del(env, rest)),
     },
     HmpCommand {
         names: "exit_preconfig",

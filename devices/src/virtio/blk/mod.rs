@@ -42,11 +42,22 @@ pub struct BlkOptions {
     pub queue_size: u16,
     /// `logical_block_size=`: a power of two, 512 to 4096.
     pub logical_block: u32,
+    /// `physical_block_size=`: a power of two from the logical block up; `None`: as the disk says.
+    pub physical_block: Option<u32>,
+    /// `write-cache=`: whether writes may sit in a volatile cache; `None`: as the disk says.
+    pub writeback: Option<bool>,
 }
 
 impl Default for BlkOptions {
     fn default() -> Self {
-        Self { serial: None, num_queues: 1, queue_size: 256, logical_block: SECTOR as u32 }
+        Self {
+            serial: None,
+            num_queues: 1,
+            queue_size: 256,
+            logical_block: SECTOR as u32,
+            physical_block: None,
+            writeback: None,
+        }
     }
 }
 
@@ -84,7 +95,7 @@ pub struct VirtioBlk {
 impl VirtioBlk {
     /// A device that stores on `disk`.
     pub fn new(disk: Arc<dyn Disk>, options: BlkOptions) -> Result<Self, BlkError> {
-        let BlkOptions { serial, num_queues, queue_size, logical_block } = options;
+        let BlkOptions { serial, num_queues, queue_size, logical_block, .. } = options;
         if !(1..=1024).contains(&num_queues) {
             return Err(BlkError::NumQueues(num_queues));
         }
@@ -101,7 +112,9 @@ impl VirtioBlk {
             return Err(BlkError::Serial(serial));
         };
         start.copy_from_slice(serial.as_bytes());
-        let info = disk.info();
+        let mut info = disk.info();
+        info.physical_block = options.physical_block.unwrap_or(info.physical_block);
+        info.writeback = options.writeback.unwrap_or(info.writeback);
         let limits = Limits { info, num_queues, queue_size, logical_block };
         Ok(Self {
             capacity: AtomicU64::new(limits.sectors(disk.size())),

@@ -80,6 +80,13 @@ pub enum VirtioPciError {
     },
 }
 
+/// How a virtio PCI function differs from the usual.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VirtioPciOptions {
+    /// Other functions may share its slot.
+    pub multifunction: bool,
+}
+
 /// A virtio device as a PCI function: the handle that the machine keeps. Clones are cheap.
 #[derive(Clone)]
 pub struct VirtioPci {
@@ -99,6 +106,18 @@ impl VirtioPci {
         platform: Arc<dyn Platform>,
         cores: Vec<Context>,
     ) -> Result<Self, VirtioPciError> {
+        Self::with_options(name, device, ram, platform, cores, VirtioPciOptions::default())
+    }
+
+    /// As [`VirtioPci::new`], with options.
+    pub fn with_options(
+        name: impl Into<String>,
+        device: Arc<dyn VirtioDevice>,
+        ram: Arc<Ram>,
+        platform: Arc<dyn Platform>,
+        cores: Vec<Context>,
+        options: VirtioPciOptions,
+    ) -> Result<Self, VirtioPciError> {
         let name = name.into();
         let sizes = device.queue_sizes();
         let sound = |size: &u16| size.is_power_of_two() && *size <= 1 << 15;
@@ -111,7 +130,8 @@ impl VirtioPci {
         let queues = sizes.len() as u16;
         let msix = Msix::new(&*platform, queues + 1)?;
         let pin = IntxPin::new();
-        let (spec, window) = declare(&*device, &msix, &pin)?;
+        let (mut spec, window) = declare(&*device, &msix, &pin)?;
+        spec.multifunction(options.multifunction);
         let doorbells = Doorbells::new(platform, queues)
             .map_err(|source| VirtioPciError::Doorbell { name: name.clone(), source })?;
         let interrupts = Interrupts::new(name.clone(), sizes.len(), msix, pin);

@@ -65,7 +65,7 @@ pub(crate) struct TestMachine {
     pub(crate) ram: Arc<Ram>,
     pub(crate) mmio: Arc<AddressSpace>,
     pub(crate) platform: Arc<EventPlatform>,
-    pub(crate) root: PciRoot,
+    pub(crate) root: Arc<PciRoot>,
     ecam: Arc<Ecam>,
     next_free: AtomicU64,
 }
@@ -86,7 +86,7 @@ impl TestMachine {
             memory64: 0x10_0000_0000..0x20_0000_0000,
         };
         let config = PciRootConfig { pio, mmio: Arc::clone(&mmio), windows };
-        let root = PciRoot::new(&*platform, config);
+        let root = Arc::new(PciRoot::new(&*platform, config));
         let ecam = root.ecam();
         let next_free = AtomicU64::new(ALLOCATOR_START);
         Arc::new(Self { ram, mmio, platform, root, ecam, next_free })

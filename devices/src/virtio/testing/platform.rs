@@ -78,6 +78,12 @@ impl EventPlatform {
         Arc::clone(&self.vectors.lock().unwrap()[index])
     }
 
+    /// Vectors that somebody still has.
+    pub(crate) fn vectors_in_use(&self) -> usize {
+        let vectors = self.vectors.lock().unwrap();
+        vectors.iter().filter(|vector| Arc::strong_count(vector) > 1).count()
+    }
+
     pub(crate) fn any_line_high(&self) -> bool {
         self.lines.iter().any(|line| *line.0.lock().unwrap())
     }

@@ -1,0 +1,212 @@
+//! Objects that users create beside devices: `-object`, `object-add`.
+//!
+//! Their types share the property machinery of devices ([`crate::qdev::property`]). The table may be read on
+//! any thread; `main` changes it.
+//!
+//! | type | what it is |
+//! |---|---|
+//! | `iothread` | a core context to put queues on |
+//! | `rng-random`, `rng-builtin` | sources of random bytes |
+//! | `secret` | a password or a key |
+//! | `throttle-group` | limits that several disks share |
+
+mod secret;
+#[cfg(test)]
+mod tests;
+mod throttle;
+mod types;
+
+pub use throttle::LIMITS;
+pub use types::{OBJECT_TYPES, ObjectType};
+
+use crate::error::CommandError;
+use crate::qdev::request_id_is_sound;
+use crate::qdev::value::{Properties, Syntax};
+use reactor::{Context, Fd};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What is behind an object.
+#[derive(Debug)]
+pub enum Body {
+    /// Nothing but its properties.
+    Plain,
+    /// The context that an I/O thread is bound to.
+    IoThread(Context),
+    /// The file that random bytes are read from.
+    Random(Fd),
+    /// The bytes of a secret.
+    Secret(Vec<u8>),
+}
+
+/// An object.
+pub struct Object {
+    ty: &'static ObjectType,
+    id: String,
+    properties: Mutex<Properties>,
+    body: Body,
+}
+
+impl Object {
+    /// Its type.
+    pub fn ty(&self) -> &'static ObjectType {
+        self.ty
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What is behind it.
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// A copy of its properties.
+    pub fn properties(&self) -> Properties {
+        lock(&self.properties).clone()
+    }
+
+    /// The value of a property.
+    pub fn property(&self, name: &str) -> Option<Value> {
+        let value = lock(&self.properties).get(name).map(super::qdev::value::PropValue::to_json)?;
+        Some(match name {
+            "limits" => throttle::complete(&value),
+            _ => value,
+        })
+    }
+
+    /// Sets a property that may change while the object lives. In `main`.
+    pub fn set_property(&self, name: &str, value: &Value) -> Result<(), CommandError> {
+        let mut properties = lock(&self.properties);
+        let owner = self.ty.name;
+        let property = properties.declared().find(|property| property.name == name);
+        let property = property.ok_or_else(|| crate::qdev::value::no_property(owner, name))?;
+        if !property.live {
+            let text = format!("Property '{owner}.{name}' is not writable");
+            return Err(CommandError::generic(text));
+        }
+        let mut changed = properties.clone();
+        changed.set(name, value, Syntax::Json)?;
+        (self.ty.check)(&changed)?;
+        *properties = changed;
+        Ok(())
+    }
+}
+
+/// The objects of a machine, by id.
+pub struct Objects {
+    cores: Vec<Context>,
+    /// I/O threads take the cores in turns.
+    next_core: AtomicUsize,
+    table: Mutex<BTreeMap<String, Arc<Object>>>,
+}
+
+impl Objects {
+    /// No objects. I/O threads will be bound to `cores`.
+    pub fn new(cores: &[Context]) -> Arc<Self> {
+        let (next_core, table) = (AtomicUsize::new(0), Mutex::default());
+        Arc::new(Self { cores: cores.to_vec(), next_core, table })
+    }
+
+    /// Creates the object that `arguments` describe: `qom-type`, `id` and properties. In `main`.
+    pub async fn add(
+        &self,
+        arguments: &Map<String, Value>,
+        syntax: Syntax,
+    ) -> Result<(), CommandError> {
+        let ty = Self::name(arguments, "qom-type")?;
+        let ty = OBJECT_TYPES.iter().find(|known| known.name == ty).ok_or_else(|| {
+            let text = format!("Parameter 'qom-type' does not accept value '{ty}'");
+            CommandError::generic(text)
+        })?;
+        let id = Self::name(arguments, "id")?;
+        let mut properties = Properties::defaults(ty.name, ty.properties.iter());
+        for (name, value) in arguments {
+            if matches!(name.as_str(), "qom-type" | "id") {
+                continue;
+            }
+            if properties.get(name).is_none() {
+                return Err(CommandError::generic(match syntax {
+                    Syntax::Json => format!("Parameter '{name}' is unexpected"),
+                    Syntax::KeyVal => format!("Invalid parameter '{name}'"),
+                }));
+            }
+            properties.set(name, value, syntax)?;
+        }
+        (ty.check)(&properties)?;
+        if !request_id_is_sound(id) {
+            return Err(CommandError::generic("Parameter 'id' expects an identifier"));
+        }
+        self.refuse_duplicate(id)?;
+        let body = (ty.make)(self, &properties).await?;
+        // Another one may have come while this one was being made.
+        self.refuse_duplicate(id)?;
+        let id = id.to_owned();
+        let object = Object { ty, id: id.clone(), properties: Mutex::new(properties), body };
+        self.lock().insert(id, Arc::new(object));
+        Ok(())
+    }
+
+    fn name<'a>(arguments: &'a Map<String, Value>, key: &str) -> Result<&'a str, CommandError> {
+        match arguments.get(key) {
+            None => Err(CommandError::generic(format!("Parameter '{key}' is missing"))),
+            Some(Value::String(name)) => Ok(name),
+            Some(_) => {
+                let text = format!("Invalid parameter type for '{key}', expected: string");
+                Err(CommandError::generic(text))
+            }
+        }
+    }
+
+    fn refuse_duplicate(&self, id: &str) -> Result<(), CommandError> {
+        if !self.lock().contains_key(id) {
+            return Ok(());
+        }
+        let text = format!("attempt to add duplicate property '{id}' to object (type 'container')");
+        Err(CommandError::generic(text))
+    }
+
+    /// Removes an object; who uses it keeps what it had from it. In `main`.
+    pub fn remove(&self, id: &str) -> Result<(), CommandError> {
+        let removed = self.lock().remove(id);
+        removed.map(drop).ok_or_else(|| CommandError::generic(format!("object '{id}' not found")))
+    }
+
+    /// The object of this id. Any thread.
+    pub fn find(&self, id: &str) -> Option<Arc<Object>> {
+        self.lock().get(id).cloned()
+    }
+
+    /// All objects, by id. Any thread.
+    pub fn all(&self) -> Vec<Arc<Object>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// The context that the I/O thread with this id or path is bound to. Any thread.
+    pub fn iothread(&self, name: &str) -> Option<Context> {
+        let object = self.find(name.strip_prefix("/objects/").unwrap_or(name))?;
+        match object.body() {
+            Body::IoThread(context) => Some(context.clone()),
+            _ => None,
+        }
+    }
+
+    /// The core of the next I/O thread.
+    fn next_core(&self) -> Result<Context, CommandError> {
+        let turn = self.next_core.fetch_add(1, Ordering::Relaxed);
+        let core = self.cores.get(turn % self.cores.len().max(1));
+        core.cloned().ok_or_else(|| CommandError::generic("there is no core for an I/O thread"))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Object>>> {
+        lock(&self.table)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,120 @@
+//! The types of objects.
+
+use super::{Body, Objects, secret, throttle};
+use crate::error::CommandError;
+use crate::qdev::BoxFuture;
+use crate::qdev::property::{Kind, Property, Words};
+use crate::qdev::value::Properties;
+
+/// Makes what is behind an object. In `main`.
+pub(super) type Make =
+    for<'a> fn(&'a Objects, &'a Properties) -> BoxFuture<'a, Result<Body, CommandError>>;
+
+/// A type of object that users can make.
+pub struct ObjectType {
+    /// Its name.
+    pub name: &'static str,
+    /// The type that it derives from.
+    pub parent: &'static str,
+    /// Its properties.
+    pub properties: &'static [Property],
+    /// Whether properties agree, at creation and when one is set.
+    pub(super) check: fn(&Properties) -> Result<(), CommandError>,
+    pub(super) make: Make,
+}
+
+const SECRET_FORMAT: Words = Words { name: "QCryptoSecretFormat", words: &["raw", "base64"] };
+
+/// What an iothread polls for at most unless it is told: as in QEMU.
+const POLL_MAX_NS: i64 = 32_768;
+
+const IOTHREAD: &[Property] = &[
+    Property::int("poll-max-ns", Kind::Int, POLL_MAX_NS).live(),
+    Property::int("poll-grow", Kind::Int, 0).live(),
+    Property::int("poll-shrink", Kind::Int, 0).live(),
+    Property::int("aio-max-batch", Kind::Int, 0).live(),
+    Property::int("thread-pool-min", Kind::Int, 0).live(),
+    Property::int("thread-pool-max", Kind::Int, 64).live(),
+];
+
+const RNG_RANDOM: &[Property] = &[Property {
+    default: crate::qdev::property::DefaultValue::Text("/dev/urandom"),
+    ..Property::new("filename", Kind::Str).typed("string")
+}];
+
+const SECRET: &[Property] = &[
+    Property::new("data", Kind::Str).typed("string"),
+    Property::new("file", Kind::Str).typed("string"),
+    Property::words("format", &SECRET_FORMAT, "raw"),
+    Property::new("keyid", Kind::Str).typed("string"),
+    Property::new("iv", Kind::Str).typed("string"),
+];
+
+const THROTTLE_GROUP: &[Property] = &[Property::new("limits", Kind::Json("ThrottleLimits")).live()];
+
+/// All of them.
+pub static OBJECT_TYPES: &[ObjectType] = &[
+    ObjectType {
+        name: "iothread",
+        parent: "event-loop-base",
+        properties: IOTHREAD,
+        check: check_iothread,
+        make: |objects, _| Box::pin(async { objects.next_core().map(Body::IoThread) }),
+    },
+    ObjectType {
+        name: "rng-builtin",
+        parent: "rng-backend",
+        properties: &[],
+        check: |_| Ok(()),
+        make: |_, _| Box::pin(async { Ok(Body::Plain) }),
+    },
+    ObjectType {
+        name: "rng-random",
+        parent: "rng-backend",
+        properties: RNG_RANDOM,
+        check: |_| Ok(()),
+        make: |_, properties| Box::pin(open_random(properties)),
+    },
+    ObjectType {
+        name: "secret",
+        parent: "secret_common",
+        properties: SECRET,
+        check: |_| Ok(()),
+        make: |_, properties| Box::pin(secret::load(properties)),
+    },
+    ObjectType {
+        name: "throttle-group",
+        parent: "object",
+        properties: THROTTLE_GROUP,
+        check: |properties| throttle::check(properties.json("limits")),
+        make: |_, _| Box::pin(async { Ok(Body::Plain) }),
+    },
+];
+
+fn check_iothread(properties: &Properties) -> Result<(), CommandError> {
+    for property in IOTHREAD {
+        if properties.int(property.name) < 0 {
+            let (name, most) = (property.name, i64::MAX);
+            let text = format!("{name} value must be in range [0, {most}]");
+            return Err(CommandError::generic(text));
+        }
+    }
+    Ok(())
+}
+
+async fn open_random(properties: &Properties) -> Result<Body, CommandError> {
+    let name = properties.text("filename").unwrap_or_default();
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let fd = reactor::io::openat(name.as_ref(), flags, 0).await;
+    fd.map(Body::Random).map_err(|error| {
+        CommandError::generic(format!("Could not open '{name}': {}", system_text(&error)))
+    })
+}
+
+/// The words that the C library has for an error.
+pub(super) fn system_text(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,202 @@
+//! Types of devices by name.
+
+pub(super) mod virtio_blk;
+pub(super) mod virtio_pci;
+
+use super::BoxFuture;
+use super::device::Realized;
+use super::property::{Kind, Property};
+use super::setup::Setup;
+use super::value::Properties;
+use crate::error::CommandError;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// Makes what is behind a device. In `main`; what it has taken when it fails, it has given back.
+pub type Realize = for<'a> fn(Setup<'a>) -> BoxFuture<'a, Result<Arc<dyn Realized>, CommandError>>;
+
+/// A type of device that users can make.
+#[derive(Debug)]
+pub struct DeviceType {
+    /// Its name.
+    pub name: &'static str,
+    /// Another name for it.
+    pub alias: Option<&'static str>,
+    /// The type that it derives from, in [`TypeInfo`]s.
+    pub parent: &'static str,
+    /// The heading of the help it stands under, without "devices".
+    pub category: &'static str,
+    /// The kind of bus it goes on.
+    pub bus: &'static str,
+    /// What it is.
+    pub description: Option<&'static str>,
+    /// The declarations of its properties, in groups that types share.
+    pub properties: &'static [&'static [Property]],
+    /// Makes one.
+    pub realize: Realize,
+}
+
+impl DeviceType {
+    /// Its properties.
+    pub fn properties(&self) -> impl Iterator<Item = &'static Property> + use<> {
+        self.properties.iter().flat_map(|group| group.iter())
+    }
+
+    /// The defaults of its properties.
+    pub(super) fn defaults(&'static self) -> Properties {
+        Properties::defaults(self.name, self.properties())
+    }
+
+    /// What `-device TYPE,help` prints.
+    pub fn help(&self) -> String {
+        let mut lines: Vec<_> = self.properties().map(Property::help_line).collect();
+        lines.sort_unstable();
+        format!("{} options:\n{}\n", self.name, lines.join("\n"))
+    }
+
+    fn help_line(&self) -> String {
+        let mut line = format!("name \"{}\", bus {}", self.name, self.bus);
+        if let Some(alias) = self.alias {
+            let _infallible = write!(line, ", alias \"{alias}\"");
+        }
+        if let Some(description) = self.description {
+            let _infallible = write!(line, ", desc \"{description}\"");
+        }
+        line
+    }
+}
+
+/// What every device on a PCI bus has.
+pub const PCI_PROPERTIES: &[Property] = &[
+    Property::int("addr", Kind::PciAddress, -1)
+        .help("Slot and optional function number, example: 06.0 or 06"),
+    Property::bool("multifunction", false),
+];
+
+/// A type in the tree of types that is no device that users can make.
+#[derive(Clone, Copy, Debug)]
+pub struct TypeInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// The type that it derives from.
+    pub parent: Option<&'static str>,
+    /// There are instances of derived types only.
+    pub is_abstract: bool,
+}
+
+const fn base(name: &'static str, parent: &'static str) -> TypeInfo {
+    TypeInfo { name, parent: Some(parent), is_abstract: true }
+}
+
+const fn part(name: &'static str, parent: &'static str) -> TypeInfo {
+    TypeInfo { name, parent: Some(parent), is_abstract: false }
+}
+
+/// The types around devices: what they derive from, and what the machine is made of.
+pub(super) const TREE: &[TypeInfo] = &[
+    TypeInfo { name: "object", parent: None, is_abstract: true },
+    base("bus", "object"),
+    part("PCI", "bus"),
+    part("container", "object"),
+    base("machine", "object"),
+    part("pc-machine", "machine"),
+    base("device", "object"),
+    base("pci-device", "device"),
+    base("virtio-pci", "pci-device"),
+    base("virtio-blk-pci-base", "virtio-pci"),
+    part("i440FX", "pci-device"),
+    base("system-bus-device", "device"),
+    part("i440FX-pcihost", "system-bus-device"),
+];
+
+/// Whether a type of the tree derives from `device`.
+fn is_device(name: &str) -> bool {
+    let mut at = Some(name);
+    while let Some(name) = at {
+        if name == "device" {
+            return true;
+        }
+        at = TREE.iter().find(|ty| ty.name == name).and_then(|ty| ty.parent);
+    }
+    false
+}
+
+fn is_help(text: &str) -> bool {
+    matches!(text, "help" | "?")
+}
+
+const DEVICES: &[&DeviceType] = &[&virtio_blk::VIRTIO_BLK_PCI];
+
+/// The types of a machine's devices.
+#[derive(Clone, Debug)]
+pub struct Types {
+    devices: Vec<&'static DeviceType>,
+}
+
+impl Default for Types {
+    fn default() -> Self {
+        Self { devices: DEVICES.to_vec() }
+    }
+}
+
+impl Types {
+    /// All that this program has.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// These as well.
+    #[must_use]
+    pub fn with(mut self, more: &[&'static DeviceType]) -> Self {
+        self.devices.extend(more);
+        self
+    }
+
+    /// The types of devices.
+    pub fn devices(&self) -> &[&'static DeviceType] {
+        &self.devices
+    }
+
+    /// The type of this name or alias that users can make. The errors are those of `device_add`.
+    pub fn device(&self, name: &str) -> Result<&'static DeviceType, CommandError> {
+        let found = self.devices.iter().find(|ty| ty.name == name || ty.alias == Some(name));
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        Err(CommandError::generic(if is_device(name) {
+            "Parameter 'driver' expects a non-abstract device type".to_owned()
+        } else {
+            format!("'{name}' is not a valid device model name")
+        }))
+    }
+
+    /// The help that an option string asks for: `help`, or `TYPE,help`.
+    pub fn help_for(&self, text: &str) -> Result<Option<String>, CommandError> {
+        let mut parts = text.split(',');
+        let first = parts.next().unwrap_or_default();
+        if is_help(first) {
+            return Ok(Some(self.help()));
+        }
+        if !parts.any(is_help) {
+            return Ok(None);
+        }
+        let name = first.strip_prefix("driver=").unwrap_or(first);
+        self.device(name).map(|ty| Some(ty.help()))
+    }
+
+    /// What `-device help` prints.
+    pub fn help(&self) -> String {
+        let mut categories: Vec<_> = self.devices.iter().map(|ty| ty.category).collect();
+        categories.sort_unstable();
+        categories.dedup();
+        let mut text = String::new();
+        for category in categories {
+            let _infallible = writeln!(text, "{category} devices:");
+            let members = self.devices.iter().filter(|ty| ty.category == category);
+            let mut lines: Vec<_> = members.map(|ty| ty.help_line()).collect();
+            lines.sort_unstable();
+            let _infallible = writeln!(text, "{}\n", lines.join("\n"));
+        }
+        text
+    }
+}
