@@ -1,9 +1,11 @@
 //! `query-monitors`: who is connected. Not in QEMU.
 
+use super::reactors::TimeHistogram;
 use crate::core::Env;
 use crate::error::QmpError;
 use crate::qapi_struct;
 use crate::registry::{Command, Registry};
+use hdrhistogram::Histogram;
 
 qapi_struct! {
     /// A process at the other end of a UNIX socket, as it was when it connected.
@@ -14,6 +16,16 @@ qapi_struct! {
         pub uid: i64 = "uid",
         /// Group id.
         pub gid: i64 = "gid",
+    }
+}
+
+qapi_struct! {
+    /// How long a command of a session took, from its arrival to its reply.
+    pub struct CommandLatency {
+        /// Its name; empty for all that the session used after its first 16 different ones.
+        pub name: String = "name",
+        /// The times.
+        pub latency: TimeHistogram = "latency",
     }
 }
 
@@ -36,6 +48,8 @@ qapi_struct! {
         pub unsent_bytes: u64 = "unsent-bytes",
         /// Events that were dropped because the client did not read.
         pub events_dropped: u64 = "events-dropped",
+        /// The commands that it has used, in the order of their first use.
+        pub commands: Vec<CommandLatency> = "commands",
     }
 }
 
@@ -46,6 +60,15 @@ pub(super) fn register(registry: &mut Registry<Env>) {
 
 pub(crate) fn query_monitors(env: &Env, (): ()) -> Result<Vec<MonitorInfo>, QmpError> {
     let sessions = env.core.hub.sessions();
+    let command = |(name, times): (&'static str, &Histogram<u32>)| CommandLatency {
+        name: name.to_owned(),
+        latency: TimeHistogram {
+            count: times.len(),
+            p50_ns: times.value_at_quantile(0.5),
+            p99_ns: times.value_at_quantile(0.99),
+            max_ns: times.max(),
+        },
+    };
     let info = |session: &std::sync::Arc<crate::session::Session>| {
         let (unsent, events_dropped) = session.waiting();
         let peer = session.peer().map(|peer| MonitorPeer {
@@ -62,6 +85,7 @@ pub(crate) fn query_monitors(env: &Env, (): ()) -> Result<Vec<MonitorInfo>, QmpE
             queued: env.core.dispatcher.depth(session) as u64,
             unsent_bytes: unsent as u64,
             events_dropped,
+            commands: session.latencies().iter().map(command).collect(),
         }
     };
     Ok(sessions.iter().map(info).collect())

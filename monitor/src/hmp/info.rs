@@ -4,6 +4,7 @@ use super::args::Failure;
 use super::hardware;
 use super::table::HmpCommand;
 use crate::BoxFuture;
+use crate::commands::sessions::{self, CommandLatency};
 use crate::commands::{inspect, monitor, reactors};
 use crate::core::Env;
 use crate::error::QmpError;
@@ -40,6 +41,12 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         params: "",
         help: "show the initially allocated and plugged memory in bytes",
         run: |env, _| ready(hardware::memory(env)),
+    },
+    HmpCommand {
+        names: "monitors",
+        params: "",
+        help: "show who is connected over QMP, and how long commands took",
+        run: |env, _| ready(monitors(env)),
     },
     HmpCommand {
         names: "name",
@@ -111,6 +118,36 @@ fn kvm(env: &Env) -> Result<String, QmpError> {
 fn name(env: &Env) -> Result<String, QmpError> {
     let info = inspect::query_name(env, ())?;
     Ok(info.name.map_or_else(String::new, |name| format!("{name}\n")))
+}
+
+fn monitors(env: &Env) -> Result<String, QmpError> {
+    let mut text = String::new();
+    for monitor in sessions::query_monitors(env, ())? {
+        let peer = monitor.peer.map_or_else(
+            || "tcp".to_owned(),
+            |peer| format!("pid={} uid={} gid={}", peer.pid, peer.uid, peer.gid),
+        );
+        let _ = writeln!(
+            text,
+            "session {}: {peer}, since {} s, queued={} unsent={} events-dropped={}",
+            monitor.id,
+            monitor.connected_ms / 1000,
+            monitor.queued,
+            monitor.unsent_bytes,
+            monitor.events_dropped,
+        );
+        for CommandLatency { name, latency } in monitor.commands {
+            let name = if name.is_empty() { "others" } else { &name };
+            let [p50, p99, max] =
+                [latency.p50_ns, latency.p99_ns, latency.max_ns].map(|ns| ns / 1000);
+            let _ = writeln!(
+                text,
+                "  {name:<24} {:>8} times, p50 {p50} us, p99 {p99} us, max {max} us",
+                latency.count
+            );
+        }
+    }
+    Ok(text)
 }
 
 fn rcu(env: &Env) -> Result<String, QmpError> {

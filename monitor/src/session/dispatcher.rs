@@ -14,10 +14,11 @@
 
 use super::Session;
 use super::fair::Fair;
+use super::latency::Timing;
 use crate::core::{Core, Env};
-use crate::dispatch::{self, BadRequest, Request, qmp_dispatch, qmp_dispatch_co, refuse};
+use crate::dispatch::{BadRequest, Request, qmp_dispatch, qmp_dispatch_co, refuse};
 use crate::error::QmpError;
-use crate::registry::{Kind, Value};
+use crate::registry::{Command, Kind, Value};
 use reactor::sync::{Notify, oneshot};
 use reactor::{Fd, hop};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +36,7 @@ struct Job {
     request: Result<Request, BadRequest>,
     /// Came with it.
     fds: Vec<Fd>,
+    timing: Timing,
 }
 
 #[derive(Default)]
@@ -77,9 +79,11 @@ impl Dispatcher {
         request: Result<Request, BadRequest>,
         fds: Vec<Fd>,
     ) {
-        let kind =
-            request.as_ref().map_or(Kind::Plain, |request| dispatch::kind(&core.registry, request));
-        let job = Job { session: Arc::clone(session), kind, request, fds };
+        let command =
+            request.as_ref().ok().and_then(|request| core.registry.find(&request.command));
+        let kind = command.map_or(Kind::Plain, Command::kind);
+        let timing = Timing::begin(command.map(Command::name));
+        let job = Job { session: Arc::clone(session), kind, request, fds, timing };
         self.lock().fair.push(session.id, job);
         self.wake.notify_one();
     }
@@ -163,12 +167,12 @@ impl Dispatcher {
 pub(crate) async fn monitor_qmp_dispatch(core: Arc<Core>) {
     debug_assert!(core.reactors.iohandler().is_current());
     loop {
-        let Some(Job { session, kind, request, fds }) = core.dispatcher.next() else {
+        let Some(Job { session, kind, request, fds, timing }) = core.dispatcher.next() else {
             core.dispatcher.wake.notified().await;
             continue;
         };
         session.hand_over(fds);
-        let mut running = Running::new(&core, session, kind, &request);
+        let mut running = Running::new(&core, session, (kind, timing), &request);
         match (request, kind) {
             (Err(bad), _) => {
                 let reply = refuse(bad, running.session.style());
@@ -217,6 +221,7 @@ struct Running {
     core: Arc<Core>,
     session: Arc<Session>,
     kind: Kind,
+    timing: Timing,
     id: Option<Value>,
     answered: bool,
 }
@@ -225,15 +230,17 @@ impl Running {
     fn new(
         core: &Arc<Core>,
         session: Arc<Session>,
-        kind: Kind,
+        (kind, timing): (Kind, Timing),
         request: &Result<Request, BadRequest>,
     ) -> Self {
         let id = request.as_ref().map_or(None, |request| request.id.clone());
-        Self { core: Arc::clone(core), session, kind, id, answered: false }
+        Self { core: Arc::clone(core), session, kind, timing, id, answered: false }
     }
 
     fn reply(&mut self, message: Vec<u8>) {
         self.answered = true;
+        // First: who has the reply finds it counted.
+        self.session.count(self.timing);
         self.core.hub.reply(&self.session, message);
     }
 }

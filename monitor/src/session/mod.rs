@@ -6,6 +6,7 @@ pub(crate) mod dispatcher;
 pub(crate) mod endpoint;
 pub(crate) mod fair;
 pub(crate) mod hub;
+pub(crate) mod latency;
 pub(crate) mod listener;
 mod outbox;
 pub(crate) mod peer;
@@ -13,6 +14,7 @@ pub(crate) mod serve;
 
 use crate::wire::Style;
 use descriptors::Descriptors;
+use latency::{Latencies, Timing};
 use outbox::{Class, Outbox};
 use peer::Peer;
 use reactor::sync::Notify;
@@ -34,6 +36,7 @@ pub(crate) struct Session {
     peer: Option<Peer>,
     since: Instant,
     descriptors: Mutex<Descriptors>,
+    latencies: Mutex<Latencies>,
 }
 
 impl Session {
@@ -50,6 +53,7 @@ impl Session {
             peer,
             since: Instant::now(),
             descriptors: Mutex::default(),
+            latencies: Mutex::default(),
         })
     }
 
@@ -76,6 +80,18 @@ impl Session {
     /// The descriptors that were passed. Held for moments only.
     pub(crate) fn descriptors(&self) -> MutexGuard<'_, Descriptors> {
         self.descriptors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long its commands took. Held for moments only.
+    pub(crate) fn latencies(&self) -> MutexGuard<'_, Latencies> {
+        self.latencies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A command has been answered.
+    fn count(&self, timing: Timing) {
+        if let Some(command) = timing.command {
+            self.latencies().record(command, timing.since.elapsed());
+        }
     }
 
     /// A request that brought descriptors begins.

@@ -1,13 +1,14 @@
 //! A connection from its greeting to its end. In the monitor context.
 
 use super::descriptors::FDS_PER_MESSAGE_MAX;
+use super::latency::Timing;
 use super::peer::Peer;
 use super::{Session, outbox};
 use crate::commands::greeting;
 use crate::core::{Core, Env};
 use crate::dispatch::{BadRequest, Request, qmp_dispatch};
 use crate::error::QmpError;
-use crate::registry::Value;
+use crate::registry::{Command, Value};
 use crate::wire::{Reader, Style, SyntaxError};
 use futures_util::future::{Either, select};
 use reactor::{Fd, io};
@@ -122,7 +123,10 @@ fn take(
         Ok(request) if request.oob => {
             session.hand_over(fds);
             let env = Env::of_session(core, session);
+            let command = core.registry.find(&request.command);
+            let timing = Timing::begin(command.map(Command::name));
             let reply = qmp_dispatch(&core.registry, &env, request, session.style());
+            session.count(timing);
             core.hub.reply(session, reply);
         }
         request => core.dispatcher.push(core, session, request, fds),

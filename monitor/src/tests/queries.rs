@@ -39,6 +39,34 @@ fn the_hardware_is_described_as_qemu_does() {
 }
 
 #[test]
+fn monitors_say_how_long_commands_took() {
+    stage(|stage| {
+        let (mut client, mut other) = (stage.client(), stage.client());
+        for _ in 0..3 {
+            other.run("query-status");
+        }
+        assert_eq!(other.ask(&json!({"execute": "stop"}))["event"], json!("STOP"));
+        assert_eq!(other.message()["return"], json!({}));
+        assert_eq!(client.message()["event"], json!("STOP"));
+        let monitors = client.oob("query-monitors");
+        let commands = monitors[1]["commands"].as_array().unwrap();
+        let counts: Vec<_> = commands
+            .iter()
+            .map(|command| (command["name"].as_str().unwrap(), command["latency"]["count"].clone()))
+            .collect();
+        let expected = [("qmp_capabilities", 1), ("query-status", 3), ("stop", 1)];
+        assert_eq!(counts, expected.map(|(name, count)| (name, json!(count))));
+        for command in commands {
+            let times = &command["latency"];
+            let [p50, max] = ["p50-ns", "max-ns"].map(|member| times[member].as_u64().unwrap());
+            assert!(0 < p50 && p50 <= max && max < 20_000_000_000, "{command}");
+        }
+        let shown = super::human::hmp(&mut client, "info monitors");
+        assert!(shown.contains("query-status                    3 times, p50 "), "{shown}");
+    });
+}
+
+#[test]
 fn a_guest_wakes_up_only_from_sleep() {
     stage(|stage| {
         let mut client = stage.client();
