@@ -41,9 +41,20 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     ),
     ("monitor", "WHERE", "monitor for people: unix:PATH,server=on,wait=off, tcp:..., stdio, none"),
     ("name", "TEXT", "the guest's name, for query-name"),
-    ("machine", "pc", "machine type; also accel=kvm"),
+    ("machine", "pc", "machine type; also accel=kvm, accel=qtest"),
     ("M", "pc", "the same"),
-    ("accel", "kvm", "accelerator"),
+    (
+        "accel",
+        "kvm|qtest",
+        "accelerator; may be repeated, the first usable one is taken. qtest: no vCPU runs, a",
+    ),
+    ("", "", "  program outside does the guest's accesses (device tests; needs no KVM)"),
+    (
+        "qtest",
+        "unix:PATH|tcp:HOST:PORT",
+        "connect to this socket and speak the qtest protocol there; server=on: listen",
+    ),
+    ("qtest-log", "FILE|none", "log of the qtest protocol; default: stderr"),
     ("display", "none", "there is no other display"),
     (
         "reactor",
@@ -62,7 +73,7 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     ("", "", "  watchdog=reset|shutdown|poweroff|pause|debug|none|inject-nmi"),
     ("no-reboot", "", "exit when the guest resets: -action reboot=shutdown"),
     ("no-shutdown", "", "stop, but do not exit, when the guest powers off: -action shutdown=pause"),
-    ("enable-kvm", "", "accepted; KVM is always used"),
+    ("enable-kvm", "", "the same as -accel kvm"),
     ("version", "", "print the version"),
     ("help", "", "print this"),
 ];

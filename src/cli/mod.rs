@@ -2,13 +2,15 @@
 //!
 //! Parsed by hand: options with one dash and long names are not what argument crates speak.
 
+mod accel;
 mod action;
 mod drive;
 mod help;
 mod keyval;
 pub(crate) mod options;
 
-use crate::config::{Config, ReactorConfig, Serial};
+use crate::config::{Accel, Config, QtestConfig, ReactorConfig, Serial};
+use accel::Accels;
 use drive::Drives;
 use keyval::KeyVal;
 use monitor::{ActionSet, Endpoint, RebootAction, ShutdownAction};
@@ -46,6 +48,9 @@ struct Raw {
     preconfig: bool,
     actions: ActionSet,
     reactor: ReactorConfig,
+    accels: Accels,
+    qtest: Option<QtestConfig>,
+    qtest_log: Option<String>,
 }
 
 /// Parses the arguments after the program's name. The error is one line for the user.
@@ -68,8 +73,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
             "nodefaults" => raw.no_defaults = true,
             "no-reboot" => raw.actions.reboot = RebootAction::Shutdown,
             "no-shutdown" => raw.actions.shutdown = ShutdownAction::Pause,
-            // KVM is the only accelerator, so this is what happens anyway.
-            "enable-kvm" => {}
+            "enable-kvm" => raw.accels.add("kvm"),
             _ => {
                 let takes_value = help::takes_value(option)
                     .then(|| args.next())
@@ -111,8 +115,10 @@ impl Raw {
                     "-display {value}: only none is there; the console is the serial port"
                 ));
             }
-            "machine" | "M" => machine(&value)?,
-            "accel" => accel(&value)?,
+            "machine" | "M" => self.machine(&value)?,
+            "accel" => self.accels.option(&value)?,
+            "qtest" => self.qtest = Some(accel::qtest(&value)?),
+            "qtest-log" => self.qtest_log = Some(value),
             "action" => action::parse(&mut self.actions, &value)?,
             "reactor" => self.reactor = reactor(&value)?,
             _ => return Err(format!("-{option} is not handled")),
@@ -120,11 +126,28 @@ impl Raw {
         Ok(())
     }
 
+    fn machine(&mut self, value: &str) -> Result<(), String> {
+        let mut kv = KeyVal::parse("machine", value, Some("type"))?;
+        match kv.take("type").as_deref() {
+            None | Some("pc") => {}
+            Some(other) => {
+                return Err(kv.error(&format!("there is no machine '{other}'; there is pc")));
+            }
+        }
+        if let Some(list) = kv.take("accel") {
+            self.accels.add(&list);
+        }
+        kv.finish("type, accel")
+    }
+
     fn finish(self) -> Result<Config, String> {
         if self.kernel.is_none() && self.initrd.is_some() {
             return Err("-initrd needs a -kernel".to_owned());
         }
-        let embedded = self.kernel.is_none();
+        let accels = self.accels.finish()?;
+        // A machine under test has what its test asks for, and prints nothing.
+        let tested = accels.contains(&Accel::Qtest);
+        let embedded = self.kernel.is_none() && !tested;
         let mut disks = self.drives.finish()?;
         if embedded && disks.is_empty() && !self.no_defaults {
             disks.push(drive::scratch());
@@ -133,7 +156,7 @@ impl Raw {
         if embedded && qmp.is_empty() && !self.no_defaults {
             qmp.push(default_qmp());
         }
-        let default_serial = if self.no_defaults && !self.nographic {
+        let default_serial = if (self.no_defaults || tested) && !self.nographic {
             Serial::Null
         } else {
             Serial::Stdio { mux: true }
@@ -163,6 +186,8 @@ impl Raw {
             preconfig: self.preconfig,
             actions: self.actions,
             reactor: self.reactor,
+            accels,
+            qtest: self.qtest.map(|qtest| QtestConfig { log: self.qtest_log, ..qtest }),
         })
     }
 }
@@ -237,28 +262,6 @@ fn serial(value: &str) -> Result<Serial, String> {
             }
         },
     })
-}
-
-fn machine(value: &str) -> Result<(), String> {
-    let mut kv = KeyVal::parse("machine", value, Some("type"))?;
-    match kv.take("type").as_deref() {
-        None | Some("pc") => {}
-        Some(other) => return Err(kv.error(&format!("there is no machine '{other}'; there is pc"))),
-    }
-    if let Some(accelerator) = kv.take("accel") {
-        accel(&accelerator)?;
-    }
-    kv.finish("type, accel")
-}
-
-fn accel(value: &str) -> Result<(), String> {
-    let mut kv = KeyVal::parse("accel", value, Some("accel"))?;
-    // As in QEMU, the first usable one of a list wins.
-    let list = kv.take("accel").unwrap_or_default();
-    if !list.split(':').any(|name| name == "kvm") {
-        return Err(kv.error(&format!("there is no accelerator '{list}'; there is kvm")));
-    }
-    kv.finish("accel")
 }
 
 fn reactor(value: &str) -> Result<ReactorConfig, String> {

@@ -1,14 +1,17 @@
 //! A machine: from a configuration to a running guest, and its life until the process ends.
 //!
 //! `main` owns the machine. vCPU threads, signals and monitors only leave requests
-//! ([`requests`]), which the loop in [`life`] takes up one at a time.
+//! ([`requests`]), which the loop in [`life`] takes up one at a time. A machine under test is driven from
+//! outside ([`test`]).
 
 mod build;
 mod control;
 mod disks;
 mod life;
 mod pci;
+mod processors;
 mod requests;
+mod test;
 
 pub(crate) use build::Prepared;
 
@@ -21,16 +24,15 @@ use disks::DiskDevice;
 use futures_util::future::select;
 use monitor::event::ShutdownCause;
 use monitor::wire::Style;
-use monitor::{Actions, Address, EventSink, Monitor, RunState};
+use monitor::{Actions, Address, EventSink, KvmInfo, Monitor, RunState};
+use processors::Processors;
 use reactor::{Fd, Reactors, signal::Signals};
 use requests::Requests;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use vcpu::boot::Boot;
 use vcpu::cpuid::Topology;
 use vcpu::memory::Ram;
-use vcpu::vcpus::Vcpus;
 
 /// How long replies, events and console output may take to reach slow readers at the end.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -40,9 +42,9 @@ pub(super) struct Machine {
     name: Option<String>,
     actions: Actions,
     ram: Arc<Ram>,
-    boot: Arc<Boot>,
     board: Board,
-    vcpus: Vcpus,
+    processors: Processors,
+    kvm: KvmInfo,
     apic_ids: Vec<u32>,
     topology: Topology,
     /// vCPUs that this host's KVM takes.
@@ -69,9 +71,10 @@ impl Machine {
         images: Vec<Arc<dyn Disk>>,
         events: EventSink,
     ) -> Result<Self, String> {
-        let Prepared { platform, ram, boot, board, vcpus, apic_ids, cpus_max, requests, .. } =
-            prepared;
-        let slots = disks::Slots { cpus: vcpus.count(), reactors, ram: &ram, platform: &platform };
+        let Prepared { platform, ram, board, processors, apic_ids, .. } = prepared;
+        let Prepared { cpus_max, kvm, requests, .. } = prepared;
+        let slots =
+            disks::Slots { cpus: processors.count(), reactors, ram: &ram, platform: &platform };
         let mut disks = Vec::new();
         for (disk, image) in config.disks.iter().zip(images) {
             disks.push(slots.plug(disk, image, &board.pci)?);
@@ -80,9 +83,9 @@ impl Machine {
             name: config.name.clone(),
             actions: Actions::new(config.actions),
             ram,
-            boot,
             board,
-            vcpus,
+            processors,
+            kvm,
             apic_ids,
             topology: config.topology,
             cpus_max,
@@ -111,16 +114,23 @@ impl Machine {
 pub(crate) async fn run(
     reactors: Reactors,
     config: Config,
-    prepared: Prepared,
+    mut prepared: Prepared,
     signals: Signals,
 ) -> Result<u8, String> {
     let images = disks::open_all(&config.disks).await?;
     let console = console_fd(&config.serial).await?;
     let monitor = Arc::new(Monitor::new(&reactors));
     let (output, requests) = (Arc::clone(&prepared.output), Arc::clone(&prepared.requests));
+    let test = prepared.test.take();
+    if let Some(test) = &test {
+        test.attach(&reactors);
+    }
     let machine = Machine::new(prepared, &config, &reactors, images, monitor.events())?;
     let machine = Arc::new(machine);
     listen(&monitor, &config)?;
+    if let (Some(test), Some(qtest)) = (test, &config.qtest) {
+        test.serve(qtest, &reactors, &machine).await?;
+    }
     let controlled = Arc::clone(&machine) as Arc<dyn monitor::Machine>;
     if config.preconfig {
         monitor.start_preconfig(controlled);
