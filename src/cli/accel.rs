@@ -81,7 +81,9 @@ mod tests {
     fn the_first_usable_accelerator_wins() {
         let accels = |lists: &[&str]| {
             let mut accels = Accels::default();
-            lists.iter().for_each(|list| accels.add(list));
+            for list in lists {
+                accels.add(list);
+            }
             accels.finish()
         };
         assert_eq!(accels(&[]), Ok(vec![Accel::Kvm]));

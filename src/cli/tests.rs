@@ -86,7 +86,7 @@ fn mistakes_are_named_with_what_to_do() {
         ),
         (&["-device", "floppy"], "-device: there is no device 'floppy'; there is virtio-blk-pci"),
         (&["-machine", "q35"], "-machine: there is no machine 'q35'; there is pc"),
-        (&["-accel", "tcg"], "-accel: there is no accelerator 'tcg'; there is kvm"),
+        (&["-accel", "tcg"], "-accel: there is no accelerator 'tcg'; there are kvm, qtest"),
         (&["-initrd", "x"], "-initrd needs a -kernel"),
         (&["-reactor", "cores=3-1"], "-reactor: cores=3-1: write host CPUs as 0-3 or 0:2:5-7"),
         (
