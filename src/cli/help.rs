@@ -56,6 +56,10 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     ),
     ("qtest-log", "FILE|none", "log of the qtest protocol; default: stderr"),
     ("display", "none", "there is no other display"),
+    ("audio", "none", "there is no sound"),
+    ("vga", "none", "there is no graphics adapter"),
+    ("net", "none", "there is no network adapter but what -device makes"),
+    ("no-user-config", "", "accepted; no configuration file is read"),
     (
         "reactor",
         "cores=LIST,poll-max-ns=N",

@@ -2,6 +2,7 @@
 //!
 //! Parsed by hand: options with one dash and long names are not what argument crates speak.
 
+mod absent;
 mod accel;
 mod action;
 mod drive;
@@ -70,6 +71,8 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
             "S" => raw.start_paused = true,
             "preconfig" => raw.preconfig = true,
             "nographic" => raw.nographic = true,
+            // No configuration file is ever read.
+            "no-user-config" => {}
             "nodefaults" => raw.no_defaults = true,
             "no-reboot" => raw.actions.reboot = RebootAction::Shutdown,
             "no-shutdown" => raw.actions.shutdown = ShutdownAction::Pause,
@@ -109,12 +112,7 @@ impl Raw {
                 _ => self.hmp.push(endpoint("monitor", &value)?),
             },
             "serial" => self.serial = Some(serial(&value)?),
-            "display" if value == "none" => {}
-            "display" => {
-                return Err(format!(
-                    "-display {value}: only none is there; the console is the serial port"
-                ));
-            }
+            "audio" | "display" | "net" | "vga" => absent::check(option, &value)?,
             "machine" | "M" => self.machine(&value)?,
             "accel" => self.accels.option(&value)?,
             "qtest" => self.qtest = Some(accel::qtest(&value)?),

@@ -55,6 +55,10 @@ impl Prepared {
 
     fn on_kvm(config: &Config, kvm: Kvm) -> Result<Self, String> {
         let boot = open_kernel(config)?;
+        // The embedded guest is made for every kind of host; others may need to be told.
+        if let Some(limits) = kvm.kind().limits().filter(|_| config.kernel.is_some()) {
+            eprintln!("ringvisor: {limits}");
+        }
         let ram = build_ram(config)?;
         let vm = Vm::new(kvm, Arc::clone(&ram)).map_err(|error| error.to_string())?;
         let platform: Arc<dyn Platform> = Arc::clone(&vm) as Arc<dyn Platform>;
@@ -173,10 +177,6 @@ fn open_kvm(config: &Config) -> Result<Kvm, String> {
     let (cpus, most) = (config.topology.count(), kvm.max_vcpus());
     if cpus > most {
         return Err(format!("-smp {cpus}: this host's KVM takes {most} vCPUs at most"));
-    }
-    // The embedded guest is made for every kind of host; others may need to be told.
-    if let Some(limits) = kvm.kind().limits().filter(|_| config.kernel.is_some()) {
-        eprintln!("ringvisor: {limits}");
     }
     Ok(kvm)
 }

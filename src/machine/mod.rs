@@ -128,9 +128,10 @@ pub(crate) async fn run(
     let machine = Machine::new(prepared, &config, &reactors, images, monitor.events())?;
     let machine = Arc::new(machine);
     listen(&monitor, &config)?;
-    if let (Some(test), Some(qtest)) = (test, &config.qtest) {
-        test.serve(qtest, &reactors, &machine).await?;
-    }
+    let replies = match (test, &config.qtest) {
+        (Some(test), Some(qtest)) => Some(test.serve(qtest, &reactors, &machine).await?),
+        _ => None,
+    };
     let controlled = Arc::clone(&machine) as Arc<dyn monitor::Machine>;
     if config.preconfig {
         monitor.start_preconfig(controlled);
@@ -154,6 +155,11 @@ pub(crate) async fn run(
     let result = life::run(&machine).await;
     signals.cancel();
     monitor.shutdown(FAREWELL).await;
+    if let Some(replies) = replies
+        && reactor::timeout(FAREWELL, replies.idle()).await.is_err()
+    {
+        tracing::warn!("the qtest program is too slow; its last replies are lost");
+    }
     if reactor::timeout(FAREWELL, output.close()).await.is_err() {
         tracing::warn!("the console's reader is too slow; its last output is lost");
     }

@@ -72,20 +72,22 @@ impl Test {
         }
     }
 
-    /// Serves the protocol on the socket that `config` names.
+    /// Serves the protocol on the socket that `config` names. Returns what must be sent before the
+    /// process ends.
     pub(super) async fn serve(
         self,
         config: &QtestConfig,
         reactors: &Reactors,
         machine: &Arc<Machine>,
-    ) -> Result<(), String> {
+    ) -> Result<Arc<Outbox>, String> {
         let log = qtest::open_log(config).await?;
         let peer = qtest::connect(config).await?;
         let clock = self.alone.map(|alone| alone.clock);
+        let outbox = Arc::clone(&self.outbox);
         let target = Target::new(self.pio, self.memory, self.platform, clock, self.outbox);
         let machine = Arc::clone(machine);
         let settled = async move || machine.board.pci.settled().await;
         Arc::new(target).serve(reactors.iohandler(), peer, log, settled);
-        Ok(())
+        Ok(outbox)
     }
 }

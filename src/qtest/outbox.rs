@@ -20,6 +20,10 @@ struct State {
     intercepting: bool,
     /// Of each input, what has been told and what is.
     levels: [(bool, bool); Qtest::INPUTS as usize],
+    /// A request has been noted and not been replied to.
+    busy: bool,
+    /// The socket or the log has not taken all that was given to it.
+    sending: bool,
     closed: bool,
 }
 
@@ -28,6 +32,8 @@ pub(crate) struct Outbox {
     state: Mutex<State>,
     grown: Notify,
     shrunk: Notify,
+    /// Nothing is left to reply or to send.
+    idle: Notify,
 }
 
 impl Outbox {
@@ -39,9 +45,12 @@ impl Outbox {
             opened: Instant::now(),
             intercepting: false,
             levels: Default::default(),
+            busy: false,
+            sending: false,
             closed: true,
         };
-        Arc::new(Self { state: Mutex::new(state), grown: Notify::new(), shrunk: Notify::new() })
+        let (grown, shrunk, idle) = (Notify::new(), Notify::new(), Notify::new());
+        Arc::new(Self { state: Mutex::new(state), grown, shrunk, idle })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -88,17 +97,36 @@ impl Outbox {
         }
     }
 
+    /// A request has been taken: its reply will follow.
     pub(super) fn note_request(&self, line: &str) {
-        self.lock().note('R', line);
+        let mut state = self.lock();
+        state.busy = true;
+        state.note('R', line);
     }
 
     pub(super) fn reply(&self, line: &str) {
         let mut state = self.lock();
+        state.busy = false;
         state.note('S', line);
         state.text.push_str(line);
         state.text.push('\n');
         drop(state);
         self.grown.notify_one();
+    }
+
+    /// Waits until the request that has been taken is replied to and all is sent.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let idle = {
+                let state = self.lock();
+                let sent = !state.sending && state.text.is_empty() && state.log.is_empty();
+                state.closed || (sent && !state.busy)
+            };
+            if idle {
+                return;
+            }
+            self.idle.notified().await;
+        }
     }
 
     /// Waits until less than the bound is left to send.
@@ -125,8 +153,10 @@ impl Outbox {
                 for n in 0..state.levels.len() {
                     state.tell(n);
                 }
+                state.sending = !(taken.0.is_empty() && taken.1.is_empty());
                 (taken.0, taken.1, state.closed)
             };
+            self.idle.notify_one();
             if let (Some(log), false) = (&log, notes.is_empty()) {
                 let (result, _) = reactor::io::write_all(log, notes.into_bytes()).await;
                 if let Err(error) = result {

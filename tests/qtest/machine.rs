@@ -87,11 +87,6 @@ impl Machine {
         self.child.id()
     }
 
-    /// A directory that lives as long as this.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
     /// The log of the protocol.
     pub fn log(&self) -> PathBuf {
         self.dir.path().join("log")
@@ -233,7 +228,7 @@ impl Machine {
 
     /// Puts bytes into memory.
     pub fn write(&mut self, address: u64, bytes: &[u8]) {
-        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         self.ok(&format!("write {address:#x} {:#x} 0x{digits}", bytes.len()));
     }
 

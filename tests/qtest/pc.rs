@@ -204,8 +204,9 @@ fn rtc(m: &mut Machine, register: u8) -> u8 {
 #[test]
 fn the_clock_chip_goes_by_the_virtual_clock() {
     let mut m = Machine::start(&[]);
-    // Set to 23:59:58 on 31 December, in BCD.
-    for (register, value) in [(0, 0x58), (2, 0x59), (4, 0x23), (7, 0x31), (8, 0x12), (9, 0x99)] {
+    // Stopped while it is set to 23:59:58 on 31 December, in BCD.
+    let date = [(0, 0x58), (2, 0x59), (4, 0x23), (7, 0x31), (8, 0x12), (9, 0x99)];
+    for (register, value) in [(0x0b, 0x82)].into_iter().chain(date).chain([(0x0b, 0x02)]) {
         m.outb(0x70, register);
         m.outb(0x71, value);
     }

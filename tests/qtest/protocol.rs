@@ -110,7 +110,7 @@ fn memset_fills_any_length() {
 #[test]
 fn a_megabyte_goes_in_one_command() {
     let mut m = Machine::start(&[]);
-    let bytes: Vec<u8> = (0..1u32 << 20).map(|n| (n * 7 >> 3) as u8).collect();
+    let bytes: Vec<u8> = (0..1u32 << 20).map(|n| ((n * 7) >> 3) as u8).collect();
     m.write(0x20_0000, &bytes);
     assert!(m.read(0x20_0000, bytes.len()) == bytes);
 }
@@ -187,8 +187,8 @@ fn a_line_that_never_ends_is_dropped() {
 #[test]
 fn commands_may_be_sent_ahead() {
     let mut m = Machine::start(&[]);
-    let lines: String =
-        (0..5000).map(|n| format!("writel 0x100000 {n}\nreadl 0x100000\n")).collect();
+    let pair = |n| format!("writel 0x100000 {n}\nreadl 0x100000\n");
+    let lines = (0..5000).map(pair).collect::<Vec<_>>().concat();
     m.send(lines.as_bytes());
     for n in 0..5000 {
         assert_eq!(m.reply(), "OK");

@@ -114,7 +114,7 @@ fn queue_sizes_are_powers_of_two_up_to_the_largest() {
 
 #[test]
 fn a_queue_outside_ram_needs_a_reset() {
-    for address in [0u64, 0x1008, 0xe000_0000, u64::MAX & !0xf] {
+    for address in [0u64, 0x1008, 0xe000_0000, !0xf] {
         let (mut m, device, _image) = device();
         assert!(device.negotiate(&mut m, VERSION_1));
         device.select(&mut m, 0);
@@ -212,6 +212,7 @@ fn reset_when_live() {
 fn reset_with_requests_in_flight_is_over_at_the_next_read() {
     let (mut m, mut disk) = disk(SIZE, &[], VERSION_1);
     for _ in 0..20 {
+        let before = disk.queue.used_index;
         for sector in 0..8 {
             let (head, _) = disk.prepare(&mut m, 0, sector, 4096, true);
             disk.queue.offer(&mut m, head);
@@ -221,7 +222,7 @@ fn reset_with_requests_in_flight_is_over_at_the_next_read() {
         assert_eq!(disk.device.status(&mut m), 0);
         let used = disk.queue.device_used(&mut m);
         disk.start(&mut m, VERSION_1);
-        assert!(used <= 8);
+        assert!(used.wrapping_sub(before) <= 8);
         assert_eq!(disk.flush(&mut m), 0);
     }
 }
@@ -364,7 +365,7 @@ fn vectors_past_the_table_are_refused() {
 #[test]
 fn a_message_to_nowhere_is_lost() {
     let (mut m, mut disk, _) = with_msix(VERSION_1, false);
-    for address in [0xfee0_0000, 0xe800_0000, u64::MAX & !3] {
+    for address in [0xfee0_0000, 0xe800_0000, !3] {
         disk.device.set_vector(&mut m, 1, address, 7, false);
         assert_eq!(disk.flush(&mut m), 0, "{address:#x}");
     }
@@ -378,6 +379,7 @@ fn a_message_may_go_to_a_register() {
     disk.device.set_vector(&mut m, 1, data, 0x77, false);
     disk.submit_flush(&mut m);
     m.until("the message", |m| m.readl(data) == 0x77);
+    disk.queue.take(&mut m);
     assert_eq!(disk.flush(&mut m), 0);
 }
 
@@ -468,7 +470,8 @@ fn an_impossible_available_index_needs_a_reset() {
     disk.queue.ring(&mut m);
     let status = disk.device.common + STATUS;
     m.until("NEEDS_RESET", |m| m.readb(status) & NEEDS_RESET != 0);
-    assert_eq!(m.readb(disk.device.isr), 3, "a configuration change sets both bits");
+    let isr = disk.device.isr;
+    m.until("a configuration change, with both bits", |m| m.readb(isr) == 3);
 }
 
 #[test]
