@@ -34,6 +34,28 @@ pub(crate) struct Config {
     pub(crate) preconfig: bool,
     pub(crate) actions: ActionSet,
     pub(crate) reactor: ReactorConfig,
+    /// In the order of preference; the first usable one wins.
+    pub(crate) accels: Vec<Accel>,
+    /// `-qtest`.
+    pub(crate) qtest: Option<QtestConfig>,
+}
+
+/// What does the guest's accesses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accel {
+    Kvm,
+    /// A program outside; no vCPU runs.
+    Qtest,
+}
+
+/// Where the qtest protocol is spoken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct QtestConfig {
+    pub(crate) address: crate::qtest::Address,
+    /// Listen instead of connecting.
+    pub(crate) server: bool,
+    /// `-qtest-log`.
+    pub(crate) log: Option<String>,
 }
 
 /// A disk that devices find by its id.

@@ -5,6 +5,7 @@
 //! | options into a configuration | `cli/`, `config` |
 //! | a configuration into a running guest, and its life | `machine/` |
 //! | a client of QMP sockets: `ringvisor qmp` | `qmp/` |
+//! | the machine driven from outside, for device tests | `qtest/` |
 //! | terminal, serial console, Ctrl-A | `console/` |
 
 mod cli;
@@ -12,6 +13,7 @@ mod config;
 mod console;
 mod machine;
 mod qmp;
+mod qtest;
 
 use cli::Invocation;
 use config::Config;

@@ -32,6 +32,6 @@ pub mod scsi;
 mod test_platform;
 pub mod virtio;
 
-pub use clock::{Clock, HostClock};
+pub use clock::{Clock, HostClock, VirtualClock};
 pub use error::{CommandError, ErrorClass};
 pub use request::{GuestRequest, RequestSink};

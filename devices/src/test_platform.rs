@@ -1,6 +1,6 @@
 //! A platform that keeps what devices do to it, for tests.
 
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockSleep};
 use crate::legacy::ConsoleOut;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -164,6 +164,11 @@ impl Clock for TestClock {
 
     fn wall(&self) -> Duration {
         Duration::from_nanos(self.wall_ns.load(Ordering::Relaxed))
+    }
+
+    /// It is set, never stepped: nobody is woken.
+    fn sleep_until(&self, _deadline_ns: u64) -> ClockSleep {
+        Box::pin(std::future::pending())
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Parsed by hand: options with one dash and long names are not what argument crates speak.
 
+mod absent;
+mod accel;
 mod action;
 mod device;
 mod drive;
@@ -10,7 +12,10 @@ mod keyval;
 mod object;
 pub(crate) mod options;
 
-use crate::config::{Config, DeviceConfig, ObjectConfig, ReactorConfig, Serial};
+use crate::config::{
+    Accel, Config, DeviceConfig, ObjectConfig, QtestConfig, ReactorConfig, Serial,
+};
+use accel::Accels;
 use drive::Drives;
 use keyval::KeyVal;
 use monitor::{ActionSet, Endpoint, RebootAction, ShutdownAction};
@@ -52,6 +57,9 @@ struct Raw {
     preconfig: bool,
     actions: ActionSet,
     reactor: ReactorConfig,
+    accels: Accels,
+    qtest: Option<QtestConfig>,
+    qtest_log: Option<String>,
 }
 
 /// Parses the arguments after the program's name. The error is one line for the user.
@@ -71,11 +79,12 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
             "S" => raw.start_paused = true,
             "preconfig" => raw.preconfig = true,
             "nographic" => raw.nographic = true,
+            // No configuration file is ever read.
+            "no-user-config" => {}
             "nodefaults" => raw.no_defaults = true,
             "no-reboot" => raw.actions.reboot = RebootAction::Shutdown,
             "no-shutdown" => raw.actions.shutdown = ShutdownAction::Pause,
-            // KVM is the only accelerator, so this is what happens anyway.
-            "enable-kvm" => {}
+            "enable-kvm" => raw.accels.add("kvm"),
             _ => {
                 let takes_value = help::takes_value(option)
                     .then(|| args.next())
@@ -118,14 +127,11 @@ impl Raw {
                 _ => self.hmp.push(endpoint("monitor", &value)?),
             },
             "serial" => self.serial = Some(serial(&value)?),
-            "display" if value == "none" => {}
-            "display" => {
-                return Err(format!(
-                    "-display {value}: only none is there; the console is the serial port"
-                ));
-            }
-            "machine" | "M" => machine(&value)?,
-            "accel" => accel(&value)?,
+            "audio" | "display" | "net" | "vga" => absent::check(option, &value)?,
+            "machine" | "M" => self.machine(&value)?,
+            "accel" => self.accels.option(&value)?,
+            "qtest" => self.qtest = Some(accel::qtest(&value)?),
+            "qtest-log" => self.qtest_log = Some(value),
             "action" => action::parse(&mut self.actions, &value)?,
             "reactor" => self.reactor = reactor(&value)?,
             _ => return Err(format!("-{option} is not handled")),
@@ -133,11 +139,28 @@ impl Raw {
         Ok(())
     }
 
+    fn machine(&mut self, value: &str) -> Result<(), String> {
+        let mut kv = KeyVal::parse("machine", value, Some("type"))?;
+        match kv.take("type").as_deref() {
+            None | Some("pc") => {}
+            Some(other) => {
+                return Err(kv.error(&format!("there is no machine '{other}'; there is pc")));
+            }
+        }
+        if let Some(list) = kv.take("accel") {
+            self.accels.add(&list);
+        }
+        kv.finish("type, accel")
+    }
+
     fn finish(self) -> Result<Config, String> {
         if self.kernel.is_none() && self.initrd.is_some() {
             return Err("-initrd needs a -kernel".to_owned());
         }
-        let embedded = self.kernel.is_none();
+        let accels = self.accels.finish()?;
+        // A machine under test has what its test asks for, and prints nothing.
+        let tested = accels.contains(&Accel::Qtest);
+        let embedded = self.kernel.is_none() && !tested;
         let (mut drives, of_drives) = self.drives.finish();
         let mut devices = self.devices;
         devices.extend(of_drives);
@@ -150,7 +173,7 @@ impl Raw {
         if embedded && qmp.is_empty() && !self.no_defaults {
             qmp.push(default_qmp());
         }
-        let default_serial = if self.no_defaults && !self.nographic {
+        let default_serial = if (self.no_defaults || tested) && !self.nographic {
             Serial::Null
         } else {
             Serial::Stdio { mux: true }
@@ -182,6 +205,8 @@ impl Raw {
             preconfig: self.preconfig,
             actions: self.actions,
             reactor: self.reactor,
+            accels,
+            qtest: self.qtest.map(|qtest| QtestConfig { log: self.qtest_log, ..qtest }),
         })
     }
 }
@@ -256,28 +281,6 @@ fn serial(value: &str) -> Result<Serial, String> {
             }
         },
     })
-}
-
-fn machine(value: &str) -> Result<(), String> {
-    let mut kv = KeyVal::parse("machine", value, Some("type"))?;
-    match kv.take("type").as_deref() {
-        None | Some("pc") => {}
-        Some(other) => return Err(kv.error(&format!("there is no machine '{other}'; there is pc"))),
-    }
-    if let Some(accelerator) = kv.take("accel") {
-        accel(&accelerator)?;
-    }
-    kv.finish("type, accel")
-}
-
-fn accel(value: &str) -> Result<(), String> {
-    let mut kv = KeyVal::parse("accel", value, Some("accel"))?;
-    // As in QEMU, the first usable one of a list wins.
-    let list = kv.take("accel").unwrap_or_default();
-    if !list.split(':').any(|name| name == "kvm") {
-        return Err(kv.error(&format!("there is no accelerator '{list}'; there is kvm")));
-    }
-    kv.finish("accel")
 }
 
 fn reactor(value: &str) -> Result<ReactorConfig, String> {

@@ -108,7 +108,9 @@ fn mistakes_are_named_with_what_to_do() {
         (&["-device", "{"], "-device {: JSON parse error, premature EOI"),
         (&["-device", "nope,help"], "-device nope,help: 'nope' is not a valid device model name"),
         (&["-machine", "q35"], "-machine: there is no machine 'q35'; there is pc"),
-        (&["-accel", "tcg"], "-accel: there is no accelerator 'tcg'; there is kvm"),
+        (&["-accel", "tcg"], "-accel: there is no accelerator 'tcg'; there are kvm, qtest"),
+        (&["-audio", "alsa"], "-audio alsa: only none is there"),
+        (&["-vga", "std"], "-vga std: only none is there"),
         (&["-initrd", "x"], "-initrd needs a -kernel"),
         (&["-reactor", "cores=3-1"], "-reactor: cores=3-1: write host CPUs as 0-3 or 0:2:5-7"),
         (
@@ -128,6 +130,21 @@ fn mistakes_are_named_with_what_to_do() {
     }
     assert!(error(&["-cpu", "486"]).starts_with("-cpu 486: "));
     assert!(error(&["-qmp", "carrier-pigeon"]).starts_with("-qmp: 'carrier-pigeon' "));
+}
+
+#[test]
+fn what_is_not_there_may_be_asked_not_to_be() {
+    let none = ["-display", "none", "-audio", "none", "-vga", "none", "-net", "none"];
+    config(&[&none[..], &["-no-user-config"]].concat());
+}
+
+#[test]
+fn a_machine_under_test_has_only_what_it_is_given() {
+    let config = config(&["-accel", "qtest", "-qtest", "unix:/q", "-qtest-log", "none"]);
+    assert_eq!(config.accels, [crate::config::Accel::Qtest]);
+    assert!(config.drives.is_empty() && config.qmp.is_empty());
+    assert_eq!(config.serial, Serial::Null);
+    assert_eq!(config.qtest.unwrap().log.as_deref(), Some("none"));
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! Building a machine: all that blocks, before the reactors start; the rest is plugged in `main`.
 
+use super::processors::Processors;
 use super::requests::Requests;
-use crate::config::Config;
+use super::test::Test;
+use crate::config::{Accel, Config};
 use crate::console::Output;
 use devices::board::{Board, BoardConfig};
-use devices::clock::HostClock;
+use devices::clock::{Clock, HostClock};
+use monitor::KvmInfo;
 use std::sync::Arc;
 use vcpu::address_space::AddressSpace;
-use vcpu::boot::{Boot, BootConfig, BootState, KernelSource};
+use vcpu::boot::{Boot, BootConfig, KernelSource};
 use vcpu::bus::Space;
 use vcpu::cpuid::Topology;
 use vcpu::irq::Platform;
@@ -15,61 +18,148 @@ use vcpu::kvm::{Kvm, Vm};
 use vcpu::memory::{self, Ram, RamConfig, layout};
 use vcpu::vcpus::{Vcpus, VcpusConfig};
 
+/// Processors that a machine without them may tell of: as many as the ACPI tables hold in one byte.
+const CPUS_MAX: u32 = 255;
+
 /// A machine without its disks; its vCPUs stand still.
 pub(crate) struct Prepared {
     pub(super) platform: Arc<dyn Platform>,
     pub(super) ram: Arc<Ram>,
-    pub(super) boot: Arc<Boot>,
     pub(super) board: Board,
-    pub(super) vcpus: Vcpus,
+    pub(super) processors: Processors,
+    pub(super) kvm: KvmInfo,
     pub(super) apic_ids: Vec<u32>,
     pub(super) cpus_max: u32,
     pub(super) output: Arc<Output>,
     pub(super) requests: Arc<Requests>,
+    /// For a program outside.
+    pub(super) test: Option<Test>,
 }
 
 impl Prepared {
     /// Opens KVM, reserves the guest's memory, makes the board and the vCPUs and reads the kernel
     /// into memory. Blocks; before any reactor. The error is one line for the user.
     pub(crate) fn new(config: &Config) -> Result<Self, String> {
+        let mut refused = None;
+        for accel in &config.accels {
+            match accel {
+                Accel::Qtest => return Self::without_processors(config),
+                Accel::Kvm => match open_kvm(config) {
+                    Ok(kvm) => return Self::on_kvm(config, kvm),
+                    Err(error) => refused = Some(error),
+                },
+            }
+        }
+        Err(refused.unwrap_or_else(|| "-accel: there is kvm, and qtest".to_owned()))
+    }
+
+    fn on_kvm(config: &Config, kvm: Kvm) -> Result<Self, String> {
         let boot = open_kernel(config)?;
-        let kvm = open_kvm(config)?;
-        let ram = memory::build(&RamConfig::new(config.ram_size))
-            .map_err(|error| format!("-m: {error}"))?;
+        // The embedded guest is made for every kind of host; others may need to be told.
+        if let Some(limits) = kvm.kind().limits().filter(|_| config.kernel.is_some()) {
+            eprintln!("ringvisor: {limits}");
+        }
+        let ram = build_ram(config)?;
         let vm = Vm::new(kvm, Arc::clone(&ram)).map_err(|error| error.to_string())?;
         let platform: Arc<dyn Platform> = Arc::clone(&vm) as Arc<dyn Platform>;
         let (pio, mmio) = (AddressSpace::new(Space::Pio), AddressSpace::new(Space::Mmio));
-        let (output, requests) = (Output::new(), Arc::new(Requests::default()));
-        let cpus = config.topology.count();
-        let from_guest = Arc::clone(&requests);
-        let board = Board::new(BoardConfig {
+        let basics = Basics {
             platform: Arc::clone(&platform),
             pio: Arc::clone(&pio),
             mmio: Arc::clone(&mmio),
-            ram_size: config.ram_size,
-            cpus,
-            cpus_max: cpus,
-            pci64: layout::pci64_window(config.ram_size, memory::host_phys_bits()),
             clock: Arc::new(HostClock::new()),
-            console: Arc::clone(&output) as _,
-            debug_console: None,
-            requests: Arc::new(move |request| from_guest.guest(request)),
-        })
-        .map_err(|error| error.to_string())?;
+        };
+        let (board, output, requests) = make_board(config, basics)?;
         let apic_ids = apic_ids(config.topology);
-        let state = install(&board, &ram, &boot, &apic_ids)?;
+        let rsdp = board.install_acpi(&ram, &apic_ids).map_err(|error| error.to_string())?;
+        let state = boot.load(&ram, Some(rsdp)).map_err(|error| error.to_string())?;
         let from_vcpus = Arc::clone(&requests);
         let vcpus = VcpusConfig {
             topology: config.topology,
             cpu: config.cpu.clone(),
-            pio,
-            mmio,
+            pio: Arc::clone(&pio),
+            mmio: Arc::clone(&mmio),
             events: Arc::new(move |event| from_vcpus.vcpu(event)),
         };
         let vcpus = Vcpus::new(&vm, vcpus, state).map_err(|error| error.to_string())?;
-        let (boot, cpus_max) = (Arc::new(boot), vm.max_vcpus());
-        Ok(Self { platform, ram, boot, board, vcpus, apic_ids, cpus_max, output, requests })
+        let test = config.qtest.is_some().then(|| Test::beside(&ram, &pio, &mmio, &platform));
+        Ok(Self {
+            platform,
+            ram,
+            board,
+            processors: Processors::Kvm(vcpus, Arc::new(boot)),
+            kvm: KvmInfo { present: true, enabled: true },
+            apic_ids,
+            cpus_max: vm.max_vcpus(),
+            output,
+            requests,
+            test,
+        })
     }
+
+    /// The accelerator for device tests: needs nothing of the host.
+    fn without_processors(config: &Config) -> Result<Self, String> {
+        let ram = build_ram(config)?;
+        let pio = AddressSpace::new(Space::Pio);
+        // Memory that nobody claims reads as zero here, and ports as all ones.
+        let mmio = AddressSpace::with_unclaimed(Space::Mmio, 0);
+        let (test, clock) = Test::alone(&ram, &pio, &mmio);
+        let platform = Arc::clone(&test.platform);
+        let basics = Basics { platform: Arc::clone(&platform), pio, mmio, clock };
+        let (board, output, requests) = make_board(config, basics)?;
+        let apic_ids = apic_ids(config.topology);
+        let rsdp = board.install_acpi(&ram, &apic_ids).map_err(|error| error.to_string())?;
+        if config.kernel.is_some() {
+            open_kernel(config)?.load(&ram, Some(rsdp)).map_err(|error| error.to_string())?;
+        }
+        Ok(Self {
+            platform,
+            ram,
+            board,
+            processors: Processors::Absent(config.topology.count()),
+            kvm: KvmInfo { present: Kvm::open().is_ok(), enabled: false },
+            apic_ids,
+            cpus_max: CPUS_MAX,
+            output,
+            requests,
+            test: Some(test),
+        })
+    }
+}
+
+/// What accelerators differ in.
+struct Basics {
+    platform: Arc<dyn Platform>,
+    pio: Arc<AddressSpace>,
+    mmio: Arc<AddressSpace>,
+    clock: Arc<dyn Clock>,
+}
+
+fn make_board(
+    config: &Config,
+    basics: Basics,
+) -> Result<(Board, Arc<Output>, Arc<Requests>), String> {
+    let (output, requests) = (Output::new(), Arc::new(Requests::default()));
+    let cpus = config.topology.count();
+    let from_guest = Arc::clone(&requests);
+    let board = Board::new(BoardConfig {
+        platform: basics.platform,
+        pio: basics.pio,
+        mmio: basics.mmio,
+        ram_size: config.ram_size,
+        cpus,
+        cpus_max: cpus,
+        pci64: layout::pci64_window(config.ram_size, memory::host_phys_bits()),
+        clock: basics.clock,
+        console: Arc::clone(&output) as _,
+        debug_console: None,
+        requests: Arc::new(move |request| from_guest.guest(request)),
+    });
+    Ok((board.map_err(|error| error.to_string())?, output, requests))
+}
+
+fn build_ram(config: &Config) -> Result<Arc<Ram>, String> {
+    memory::build(&RamConfig::new(config.ram_size)).map_err(|error| format!("-m: {error}"))
 }
 
 fn open_kernel(config: &Config) -> Result<Boot, String> {
@@ -88,19 +178,9 @@ fn open_kvm(config: &Config) -> Result<Kvm, String> {
     if cpus > most {
         return Err(format!("-smp {cpus}: this host's KVM takes {most} vCPUs at most"));
     }
-    // The embedded guest is made for every kind of host; others may need to be told.
-    if let Some(limits) = kvm.kind().limits().filter(|_| config.kernel.is_some()) {
-        eprintln!("ringvisor: {limits}");
-    }
     Ok(kvm)
 }
 
 fn apic_ids(topology: Topology) -> Vec<u32> {
     (0..topology.count()).map(|cpu| topology.apic_id(cpu)).collect()
-}
-
-/// Writes the ACPI tables and the kernel into memory.
-fn install(board: &Board, ram: &Ram, boot: &Boot, apic_ids: &[u32]) -> Result<BootState, String> {
-    let rsdp = board.install_acpi(ram, apic_ids).map_err(|error| error.to_string())?;
-    boot.load(ram, Some(rsdp)).map_err(|error| error.to_string())
 }

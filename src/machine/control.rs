@@ -27,7 +27,7 @@ impl monitor::Machine for Machine {
     }
 
     fn kvm(&self) -> KvmInfo {
-        KvmInfo { present: true, enabled: true }
+        self.kvm.clone()
     }
 
     fn block(&self) -> &Arc<BlockGraph> {
@@ -47,7 +47,7 @@ impl monitor::Machine for Machine {
             core: index / threads % cores,
             thread: index % threads,
         };
-        self.vcpus.thread_ids().into_iter().zip(0..).map(cpu).collect()
+        self.processors.thread_ids().into_iter().zip(0..).map(cpu).collect()
     }
 
     fn ram(&self) -> Option<&Ram> {
@@ -56,17 +56,13 @@ impl monitor::Machine for Machine {
 
     fn linear(&self, cpu: u32) -> BoxFuture<'_, Result<Linear, QmpError>> {
         Box::pin(async move {
-            let failed =
-                |why: &dyn std::fmt::Display| QmpError::generic(format!("CPU {cpu}: {why}"));
-            let linear = self.vcpus.linear(cpu).await.map_err(|error| failed(&error))?;
-            linear.ok_or_else(|| failed(&"there is no such CPU"))
+            let linear = self.processors.linear(cpu).await;
+            linear.map_err(|why| QmpError::generic(format!("CPU {cpu}: {why}")))
         })
     }
 
     fn inject_nmi(&self) -> BoxFuture<'_, Result<(), QmpError>> {
-        Box::pin(async {
-            self.vcpus.nmi().await.map_err(|error| QmpError::generic(error.to_string()))
-        })
+        Box::pin(async { self.processors.nmi().await.map_err(QmpError::generic) })
     }
 
     fn memory_size(&self) -> MemorySizeInfo {

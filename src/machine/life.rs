@@ -6,7 +6,6 @@ use monitor::event::{
     GuestPanicAction, GuestPanicked, Reset, Resume, Shutdown, ShutdownCause, Stop,
 };
 use monitor::{PanicAction, RebootAction, RunState, ShutdownAction};
-use std::sync::Arc;
 
 /// Takes requests up until one ends the process; then stops the guest and closes its images.
 pub(super) async fn run(machine: &Machine) -> Result<u8, String> {
@@ -20,7 +19,7 @@ impl Machine {
         let _alone = self.transition.lock().await;
         if self.run_state() == RunState::Prelaunch {
             self.set_run_state(RunState::Running);
-            self.settled(self.vcpus.resume()).await;
+            self.processors.resume().await;
         }
     }
 
@@ -29,7 +28,7 @@ impl Machine {
         let _alone = self.transition.lock().await;
         let was_running = self.run_state() == RunState::Running;
         if was_running {
-            self.settled(self.vcpus.pause()).await;
+            self.processors.pause().await;
         }
         if was_running || state.needs_reset() {
             self.set_run_state(state);
@@ -50,16 +49,9 @@ impl Machine {
         if state != RunState::Running {
             self.set_run_state(RunState::Running);
             self.events.emit(&Resume {});
-            self.settled(self.vcpus.resume()).await;
+            self.processors.resume().await;
         }
         true
-    }
-
-    /// Waits for the answer of every vCPU. One that has ended gives none; its own event says why.
-    async fn settled(&self, reply: vcpu::vcpus::Reply) {
-        if let Err(error) = reply.await {
-            tracing::warn!(%error, "a vCPU did not follow");
-        }
     }
 
     async fn live(&self) -> Result<u8, String> {
@@ -135,22 +127,22 @@ impl Machine {
         let _alone = self.transition.lock().await;
         let state = self.run_state();
         if state == RunState::Running {
-            self.settled(self.vcpus.pause()).await;
+            self.processors.pause().await;
         }
         self.board.reset();
         self.devices.reset();
         // Nothing may write into the memory that is about to be loaded anew.
         self.devices.quiesced().await;
-        let (ram, boot) = (Arc::clone(&self.ram), Arc::clone(&self.boot));
-        let rsdp =
-            self.board.install_acpi(&ram, &self.apic_ids).map_err(|error| error.to_string())?;
-        let load = move || boot.load(&ram, Some(rsdp));
-        self.vcpus.reset(load).await.map_err(|error| format!("the reset failed: {error}"))?;
+        let rsdp = self
+            .board
+            .install_acpi(&self.ram, &self.apic_ids)
+            .map_err(|error| error.to_string())?;
+        self.processors.reset(&self.ram, rsdp).await?;
         self.events.emit(&Reset { guest, reason });
         // A guest that was asked to let go of a device does not know of it any more.
         self.devices.complete_unplugs();
         if state == RunState::Running {
-            self.settled(self.vcpus.resume()).await;
+            self.processors.resume().await;
         } else {
             self.set_run_state(RunState::Prelaunch);
         }
@@ -160,13 +152,13 @@ impl Machine {
     /// Stops the guest, waits for its I/O, flushes and closes its images.
     async fn end(&self, result: Result<u8, String>) -> Result<u8, String> {
         let _alone = self.transition.lock().await;
-        self.settled(self.vcpus.pause()).await;
+        self.processors.pause().await;
         let mut result = result;
         self.devices.stop().await;
         if let Err(error) = self.drives.close_all().await {
             result = result.and(Err(format!("an image could not be flushed: {error}")));
         }
-        self.settled(self.vcpus.stop()).await;
+        self.processors.stop().await;
         result
     }
 }

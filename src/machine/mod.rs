@@ -1,7 +1,8 @@
 //! A machine: from a configuration to a running guest, and its life until the process ends.
 //!
 //! `main` owns the machine. vCPU threads, signals and monitors only leave requests
-//! ([`requests`]), which the loop in [`life`] takes up one at a time.
+//! ([`requests`]), which the loop in [`life`] takes up one at a time. A machine under test is driven from
+//! outside ([`test`]).
 
 mod build;
 mod control;
@@ -9,7 +10,9 @@ mod devices;
 mod disks;
 mod life;
 mod pci;
+mod processors;
 mod requests;
+mod test;
 
 pub(crate) use build::Prepared;
 
@@ -21,16 +24,15 @@ use ::devices::qdev::{DeviceTree, DriveTable};
 use futures_util::future::select;
 use monitor::event::ShutdownCause;
 use monitor::wire::Style;
-use monitor::{Actions, Address, EventSink, Monitor, RunState};
+use monitor::{Actions, Address, EventSink, KvmInfo, Monitor, RunState};
+use processors::Processors;
 use reactor::{Fd, Reactors, signal::Signals};
 use requests::Requests;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use vcpu::boot::Boot;
 use vcpu::cpuid::Topology;
 use vcpu::memory::Ram;
-use vcpu::vcpus::Vcpus;
 
 /// How long replies, events and console output may take to reach slow readers at the end.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -40,9 +42,9 @@ pub(super) struct Machine {
     name: Option<String>,
     actions: Actions,
     ram: Arc<Ram>,
-    boot: Arc<Boot>,
     board: Board,
-    vcpus: Vcpus,
+    processors: Processors,
+    kvm: KvmInfo,
     apic_ids: Vec<u32>,
     topology: Topology,
     /// vCPUs that this host's KVM takes.
@@ -68,15 +70,15 @@ impl Machine {
         (drives, block): (Arc<DriveTable>, Arc<BlockGraph>),
         events: EventSink,
     ) -> Result<Self, String> {
-        let Prepared { platform, ram, boot, board, vcpus, apic_ids, cpus_max, requests, .. } =
-            prepared;
+        let Prepared { platform, ram, board, processors, apic_ids, .. } = prepared;
+        let Prepared { cpus_max, kvm, requests, .. } = prepared;
         let objects = devices::make_objects(reactors.cores(), &config.objects).await?;
         let devices = devices::tree(devices::Parts {
             reactors,
             board: &board,
             platform,
             ram: Arc::clone(&ram),
-            cpus: vcpus.count(),
+            cpus: processors.count(),
             drives: Arc::clone(&drives),
             objects,
             events: events.clone(),
@@ -86,9 +88,9 @@ impl Machine {
             name: config.name.clone(),
             actions: Actions::new(config.actions),
             ram,
-            boot,
             board,
-            vcpus,
+            processors,
+            kvm,
             apic_ids,
             topology: config.topology,
             cpus_max,
@@ -117,7 +119,7 @@ impl Machine {
 pub(crate) async fn run(
     reactors: Reactors,
     config: Config,
-    prepared: Prepared,
+    mut prepared: Prepared,
     signals: Signals,
 ) -> Result<u8, String> {
     let block = BlockGraph::new(&reactors);
@@ -125,9 +127,18 @@ pub(crate) async fn run(
     let console = console_fd(&config.serial).await?;
     let monitor = Arc::new(Monitor::new(&reactors));
     let (output, requests) = (Arc::clone(&prepared.output), Arc::clone(&prepared.requests));
-    let machine = Machine::new(prepared, &config, &reactors, (drives, block), monitor.events()).await?;
+    let test = prepared.test.take();
+    if let Some(test) = &test {
+        test.attach(&reactors);
+    }
+    let machine =
+        Machine::new(prepared, &config, &reactors, (drives, block), monitor.events()).await?;
     let machine = Arc::new(machine);
     listen(&monitor, &config)?;
+    let replies = match (test, &config.qtest) {
+        (Some(test), Some(qtest)) => Some(test.serve(qtest, &reactors, &machine).await?),
+        _ => None,
+    };
     let controlled = Arc::clone(&machine) as Arc<dyn monitor::Machine>;
     if config.preconfig {
         monitor.start_preconfig(controlled);
@@ -151,6 +162,11 @@ pub(crate) async fn run(
     let result = life::run(&machine).await;
     signals.cancel();
     monitor.shutdown(FAREWELL).await;
+    if let Some(replies) = replies
+        && reactor::timeout(FAREWELL, replies.idle()).await.is_err()
+    {
+        tracing::warn!("the qtest program is too slow; its last replies are lost");
+    }
     if reactor::timeout(FAREWELL, output.close()).await.is_err() {
         tracing::warn!("the console's reader is too slow; its last output is lost");
     }

@@ -11,6 +11,7 @@
 //! | kernels, initrds and their boot protocols: [`boot::Boot`] | [`boot`] | threads that may block |
 //! | linear addresses, for debuggers: [`linear::Linear`] | [`linear`] | any thread |
 //! | vCPU threads and their handle: [`vcpus::Vcpus`] | [`vcpus`] | any thread; replies are futures |
+//! | machines whose processor is a test program: [`qtest::Qtest`] | [`qtest`] | any thread |
 //! | finishing instructions that KVM refuses | `emulate` | vCPU threads |
 //!
 //! A machine is made in that order: [`kvm::Kvm::open`], [`memory::build`], [`kvm::Vm::new`],
@@ -27,6 +28,7 @@ pub mod irq;
 pub mod kvm;
 pub mod linear;
 pub mod memory;
+pub mod qtest;
 mod sys;
 #[cfg(test)]
 mod testing;

@@ -29,6 +29,14 @@ pub(crate) fn readable(fd: &Fd) -> bool {
     ready == 1 && poll.revents & libc::POLLIN != 0
 }
 
+/// Takes the count of an eventfd that never blocks; false where it has none.
+pub(crate) fn take(fd: &Fd) -> bool {
+    let mut count = [0u8; 8];
+    // SAFETY: the kernel fills at most the 8 bytes of this array.
+    let len = unsafe { libc::read(fd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    len == 8
+}
+
 /// `KVM_IRQFD` on the virtual machine `vm`.
 pub(crate) fn irqfd(vm: &impl AsRawFd, argument: &kvm_irqfd) -> io::Result<()> {
     // SAFETY: the kernel reads one kvm_irqfd through the reference and keeps no pointer.

@@ -40,6 +40,12 @@ pub trait PciDevice: Send + Sync {
     /// MSI-X Enable has changed: from now on the function interrupts by message, or by INTx.
     fn msix_changed(&self, _enabled: bool) {}
 
+    /// Ready when what accesses so far have begun is finished: a reset through a status register, say,
+    /// that waits for requests in flight. A guest polls registers instead.
+    fn poll_settled(&self, _cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+        std::task::Poll::Ready(())
+    }
+
     /// Back to power-on state. The BARs no longer decode and MSI-X is off by now.
     fn reset(&self) {}
 }

@@ -263,6 +263,13 @@ impl PciRoot {
         self.topology.lookup(0, slot.devfn())
     }
 
+    /// Waits until every function has finished what accesses so far have begun. Any context.
+    pub async fn settled(&self) {
+        for (_, function) in self.topology.snapshot() {
+            std::future::poll_fn(|cx| function.device().poll_settled(cx)).await;
+        }
+    }
+
     /// The whole bus to power-on state. Runs in `main` while no vCPU does.
     pub fn reset(&self) {
         self.topology.set_address(0);

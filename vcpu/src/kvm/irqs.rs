@@ -1,7 +1,7 @@
 //! Interrupts into the in-kernel irqchip: message vectors through irqfd and the routing table,
 //! input lines through `KVM_IRQ_LINE`.
 
-use crate::irq::{IrqError, IrqLine, MsiMessage, MsiVector};
+use crate::irq::{INPUTS, Inputs, IrqError, IrqLine, MsiMessage, MsiVector};
 use crate::sys;
 use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
@@ -15,15 +15,11 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Inputs of the I/O APIC.
-const LINES: u32 = 24;
-
 /// The interrupt side of one virtual machine.
 pub(super) struct Irqs {
     vm: Arc<VmFd>,
     routes: Mutex<Routes>,
-    /// For each input, how many handles drive it high.
-    lines: Vec<Mutex<u32>>,
+    inputs: Arc<Inputs>,
 }
 
 /// The whole of KVM's routing table, which can only be replaced, never edited.
@@ -43,8 +39,13 @@ impl Irqs {
     /// `limit`: how many routes KVM takes (what `KVM_CAP_IRQ_ROUTING` says).
     pub fn new(vm: Arc<VmFd>, limit: u32) -> io::Result<Arc<Self>> {
         let routes = Routes { msi: BTreeMap::new(), limit };
-        let lines = (0..LINES).map(|_| Mutex::new(0)).collect();
-        let irqs = Self { vm, routes: Mutex::new(routes), lines };
+        let driven = Arc::clone(&vm);
+        let inputs = Inputs::new(move |gsi, high| {
+            if let Err(error) = driven.set_irq_line(gsi, high) {
+                tracing::error!(gsi, high, %error, "KVM_IRQ_LINE failed");
+            }
+        });
+        let irqs = Self { vm, routes: Mutex::new(routes), inputs };
         irqs.publish(&lock(&irqs.routes))?;
         Ok(Arc::new(irqs))
     }
@@ -56,8 +57,8 @@ impl Irqs {
         })?;
         let mut routes = lock(&self.routes);
         // The fixed routes take a share of the table too, so the limit is theirs and ours.
-        let limit = routes.limit.saturating_sub(fixed_routes().len() as u32) + LINES;
-        let gsi = (LINES..limit)
+        let limit = routes.limit.saturating_sub(fixed_routes().len() as u32) + INPUTS;
+        let gsi = (INPUTS..limit)
             .find(|gsi| !routes.msi.contains_key(gsi))
             .ok_or(IrqError::Exhausted("interrupt vector"))?;
         routes.msi.insert(gsi, None);
@@ -66,11 +67,8 @@ impl Irqs {
         Ok(Arc::new(Vector { irqs: Arc::clone(self), fd, gsi, state }))
     }
 
-    pub fn line(self: &Arc<Self>, gsi: u32) -> Arc<dyn IrqLine> {
-        if gsi >= LINES {
-            tracing::error!(gsi, "no such interrupt input; it will be silent");
-        }
-        Arc::new(Line { irqs: Arc::clone(self), gsi, high: Mutex::new(false) })
+    pub fn line(&self, gsi: u32) -> Arc<dyn IrqLine> {
+        self.inputs.line(gsi)
     }
 
     fn publish(&self, routes: &Routes) -> io::Result<()> {
@@ -105,7 +103,7 @@ fn fixed_routes() -> Vec<kvm_irq_routing_entry> {
         let chip = if gsi < 8 { KVM_IRQCHIP_PIC_MASTER } else { KVM_IRQCHIP_PIC_SLAVE };
         chip_route(gsi, chip, gsi % 8)
     });
-    let ioapic = (0..LINES).filter(|gsi| *gsi != 2).map(|gsi| {
+    let ioapic = (0..INPUTS).filter(|gsi| *gsi != 2).map(|gsi| {
         let pin = if gsi == 0 { 2 } else { gsi };
         chip_route(gsi, KVM_IRQCHIP_IOAPIC, pin)
     });
@@ -206,39 +204,5 @@ impl Drop for Vector {
         }
         // The stale route is harmless and goes with the next publication.
         lock(&self.irqs.routes).msi.remove(&self.gsi);
-    }
-}
-
-/// One of the handles that drive an input; the input is high while any of them is.
-struct Line {
-    irqs: Arc<Irqs>,
-    gsi: u32,
-    high: Mutex<bool>,
-}
-
-impl IrqLine for Line {
-    fn set_level(&self, high: bool) {
-        let Some(users) = self.irqs.lines.get(self.gsi as usize) else { return };
-        let mut mine = lock(&self.high);
-        if *mine == high {
-            return;
-        }
-        *mine = high;
-        // Held over the call, so that two handles cannot reach KVM in the wrong order.
-        let mut users = lock(users);
-        let before = *users;
-        *users = if high { before + 1 } else { before.saturating_sub(1) };
-        if (before == 0) == (*users == 0) {
-            return;
-        }
-        if let Err(error) = self.irqs.vm.set_irq_line(self.gsi, high) {
-            tracing::error!(gsi = self.gsi, high, %error, "KVM_IRQ_LINE failed");
-        }
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        self.set_level(false);
     }
 }

@@ -11,9 +11,8 @@ use super::super::interrupt::{Fault, QueueInterrupt};
 use super::super::queue::Virtqueue;
 use super::Transport;
 use super::common::Registers;
-use std::future::poll_fn;
 use std::sync::{Arc, Weak};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 /// Shared by the queues' tasks: when the last one drops it, nothing is served any more.
 pub(super) struct Served(Weak<Transport>);
@@ -153,19 +152,16 @@ impl Transport {
         }
     }
 
-    /// Resolves while no reset is under way.
-    pub(super) async fn quiesced(&self) {
-        poll_fn(|cx| {
-            let mut regs = self.lock();
-            if !regs.life.is_resetting() {
-                return Poll::Ready(());
-            }
-            if !regs.waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
-                regs.waiters.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+    /// Ready while no reset is under way.
+    pub(super) fn poll_quiesced(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut regs = self.lock();
+        if !regs.life.is_resetting() {
+            return Poll::Ready(());
+        }
+        if !regs.waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
+            regs.waiters.push(cx.waker().clone());
+        }
+        Poll::Pending
     }
 }
 

@@ -28,9 +28,10 @@ use crate::pci::{
 use capability::CfgWindow;
 use common::Registers;
 use doorbell::Doorbells;
-use reactor::Context;
+use std::future::poll_fn;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use vcpu::irq::{IrqError, Platform};
 
 const VENDOR: u16 = 0x1af4;
@@ -104,7 +105,7 @@ impl VirtioPci {
         device: Arc<dyn VirtioDevice>,
         ram: Arc<Ram>,
         platform: Arc<dyn Platform>,
-        cores: Vec<Context>,
+        cores: Vec<reactor::Context>,
     ) -> Result<Self, VirtioPciError> {
         Self::with_options(name, device, ram, platform, cores, VirtioPciOptions::default())
     }
@@ -115,7 +116,7 @@ impl VirtioPci {
         device: Arc<dyn VirtioDevice>,
         ram: Arc<Ram>,
         platform: Arc<dyn Platform>,
-        cores: Vec<Context>,
+        cores: Vec<reactor::Context>,
         options: VirtioPciOptions,
     ) -> Result<Self, VirtioPciError> {
         let name = name.into();
@@ -159,13 +160,13 @@ impl VirtioPci {
     /// Waits until no reset is under way. After a reset of the function (the machine's or the
     /// guest's) no queue's memory is touched any more from then on, until the driver starts again.
     pub async fn quiesced(&self) {
-        self.transport.quiesced().await;
+        poll_fn(|cx| self.transport.poll_quiesced(cx)).await;
     }
 
     /// Resets the device and waits until that is done: no request is in flight afterwards.
     pub async fn shutdown(&self) {
         self.transport.begin_reset();
-        self.transport.quiesced().await;
+        poll_fn(|cx| self.transport.poll_quiesced(cx)).await;
     }
 }
 
@@ -205,7 +206,7 @@ struct Transport {
     device: Arc<dyn VirtioDevice>,
     ram: Arc<Ram>,
     /// Queue `i` lives on number `i`, counted round.
-    cores: Vec<Context>,
+    cores: Vec<reactor::Context>,
     interrupts: Arc<Interrupts>,
     doorbells: Doorbells,
     window: CfgWindow,
@@ -277,6 +278,10 @@ impl PciDevice for Transport {
 
     fn msix_changed(&self, _enabled: bool) {
         self.interrupts.mode_changed();
+    }
+
+    fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_quiesced(cx)
     }
 
     fn reset(&self) {

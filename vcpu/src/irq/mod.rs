@@ -1,5 +1,9 @@
 //! How devices raise interrupts and hear doorbells, free of KVM: the in-kernel irqchip
-//! implements these, and so will an accelerator that has none.
+//! implements these ([`crate::kvm`]), and an accelerator that has none does too ([`crate::qtest`]).
+
+mod inputs;
+
+pub(crate) use inputs::{INPUTS, Inputs};
 
 use crate::bus::Space;
 use reactor::Fd;

@@ -1,6 +1,15 @@
 //! The time that guest devices see.
 
+mod stepped;
+
+pub use stepped::VirtualClock;
+
+use std::future::Future;
+use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// What [`Clock::sleep_until`] gives.
+pub type ClockSleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A machine's clock: the host's, or one that is stepped from outside. Any thread; never blocks.
 pub trait Clock: Send + Sync {
@@ -8,6 +17,10 @@ pub trait Clock: Send + Sync {
     fn monotonic_ns(&self) -> u64;
     /// Time of day in UTC, since the Unix epoch.
     fn wall(&self) -> Duration;
+    /// Waits until [`Clock::monotonic_ns`] has come to `deadline_ns`. Dropping the future cancels the
+    /// timer. For tasks; periodic work adds its period to the last deadline and not to the time it
+    /// finds, which is later.
+    fn sleep_until(&self, deadline_ns: u64) -> ClockSleep;
 }
 
 /// The host's clocks.
@@ -37,5 +50,10 @@ impl Clock for HostClock {
     fn wall(&self) -> Duration {
         // A host whose clock stands before 1970 gives its guest 1970.
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn sleep_until(&self, deadline_ns: u64) -> ClockSleep {
+        let left = deadline_ns.saturating_sub(self.monotonic_ns());
+        Box::pin(reactor::sleep(Duration::from_nanos(left)))
     }
 }

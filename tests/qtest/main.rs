@@ -1,0 +1,19 @@
+//! Device tests: a machine with no processor, driven from outside over the qtest protocol.
+//!
+//! | what | where |
+//! |---|---|
+//! | the process, its protocol and its monitor | `machine` |
+//! | PCI enumeration, BARs | `pci` |
+//! | virtio over PCI, split queues | `virtio`, `queue` |
+//! | suites | `protocol`, `pc`, `transport`, `blk` |
+//!
+//! No test sleeps: it waits for a line, or reads until a value is there.
+
+mod blk;
+mod machine;
+mod pc;
+mod pci;
+mod protocol;
+mod queue;
+mod transport;
+mod virtio;
