@@ -1,7 +1,10 @@
 //! What a machine is made of, checked and free of option syntax.
 
 use devices::block::FileOptions;
-use monitor::{ActionSet, Endpoint};
+use devices::chardev::Backend;
+use monitor::wire::Style;
+use monitor::{ActionSet, Endpoint, Uuid};
+use reactor::Fd;
 use std::path::PathBuf;
 use vcpu::cpuid::{CpuModel, Topology};
 
@@ -9,6 +12,7 @@ use vcpu::cpuid::{CpuModel, Topology};
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) name: Option<String>,
+    pub(crate) uuid: Uuid,
     /// Bytes.
     pub(crate) ram_size: u64,
     pub(crate) topology: Topology,
@@ -18,9 +22,13 @@ pub(crate) struct Config {
     pub(crate) initrd: Option<PathBuf>,
     pub(crate) append: String,
     pub(crate) disks: Vec<DiskConfig>,
-    pub(crate) qmp: Vec<Endpoint>,
-    pub(crate) hmp: Vec<Endpoint>,
-    pub(crate) serial: Serial,
+    /// In the order in which they are to be made.
+    pub(crate) chardevs: Vec<ChardevConfig>,
+    pub(crate) monitors: Vec<MonitorConfig>,
+    pub(crate) listen: Vec<ListenConfig>,
+    pub(crate) add_fds: Vec<AddFd>,
+    /// The character device of COM1; `None`: its output goes nowhere.
+    pub(crate) serial: Option<String>,
     /// `-S`.
     pub(crate) start_paused: bool,
     /// `-preconfig`: wait for `x-exit-preconfig` first.
@@ -50,15 +58,46 @@ pub(crate) enum Image {
     Scratch(u64),
 }
 
-/// Where COM1 goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Serial {
-    /// The terminal; with a monitor behind Ctrl-A C when `mux` is set.
-    Stdio { mux: bool },
-    /// Into a file.
-    File(PathBuf),
-    /// Nowhere.
-    Null,
+/// A character device.
+#[derive(Debug)]
+pub(crate) struct ChardevConfig {
+    /// The option that asks for it, for messages.
+    pub(crate) option: String,
+    pub(crate) id: String,
+    pub(crate) backend: Backend,
+}
+
+/// What a monitor speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Qmp(Style),
+    Hmp,
+}
+
+/// A monitor on a character device.
+#[derive(Debug)]
+pub(crate) struct MonitorConfig {
+    /// The option that asks for it, for messages.
+    pub(crate) option: String,
+    pub(crate) chardev: String,
+    pub(crate) protocol: Protocol,
+}
+
+/// A socket on which monitors serve any number of clients.
+#[derive(Debug)]
+pub(crate) struct ListenConfig {
+    /// The option that asks for it, for messages.
+    pub(crate) option: String,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) protocol: Protocol,
+}
+
+/// A descriptor for a set (`-add-fd`).
+#[derive(Debug)]
+pub(crate) struct AddFd {
+    pub(crate) fd: Fd,
+    pub(crate) set: i64,
+    pub(crate) opaque: Option<String>,
 }
 
 /// `-reactor`.

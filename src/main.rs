@@ -5,17 +5,14 @@
 //! | options into a configuration | `cli/`, `config` |
 //! | a configuration into a running guest, and its life | `machine/` |
 //! | a client of QMP sockets: `ringvisor qmp` | `qmp/` |
-//! | terminal, serial console, Ctrl-A | `console/` |
 
 mod cli;
 mod config;
-mod console;
 mod machine;
 mod qmp;
 
 use cli::Invocation;
 use config::Config;
-use console::terminal::RawTerminal;
 use machine::Prepared;
 use std::process::ExitCode;
 
@@ -52,10 +49,6 @@ fn run(config: Config) -> Result<u8, String> {
         .map_err(|error| format!("signals cannot be read: {error}"))?;
     let reactors = reactor_config(&config)?;
     let prepared = Prepared::new(&config)?;
-    let _terminal = match config.serial {
-        config::Serial::Stdio { .. } => RawTerminal::enter(),
-        config::Serial::File(_) | config::Serial::Null => None,
-    };
     reactor::run(reactors, move |reactors| machine::run(reactors, config, prepared, signals))
         .map_err(|error| error.to_string())?
 }

@@ -8,6 +8,7 @@
 //! | [`virtio`] | virtio devices: transport, queues, the block device | vCPU threads; queues on cores |
 //! | [`block`] | disks: images, locking, the way to storage | `main`; data on cores |
 //! | [`scsi`] | logical units over disks, and their bus | any; changes in `main` |
+//! | [`chardev`] | streams of bytes to the outside: sockets, terminals, files | `iohandler` |
 //! | [`legacy`] | serial port, clock, keyboard controller, debug ports, fw_cfg | vCPU threads |
 //! | [`clock`], [`request`] | the time devices see, what guests ask of the machine | any |
 //! | [`error`] | why a command that acts on devices failed | any |
@@ -18,6 +19,7 @@
 pub mod acpi;
 pub mod block;
 pub mod board;
+pub mod chardev;
 pub mod clock;
 pub mod error;
 pub mod legacy;

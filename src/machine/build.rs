@@ -2,8 +2,8 @@
 
 use super::requests::Requests;
 use crate::config::Config;
-use crate::console::Output;
 use devices::board::{Board, BoardConfig};
+use devices::chardev::BytePort;
 use devices::clock::HostClock;
 use std::sync::Arc;
 use vcpu::address_space::AddressSpace;
@@ -24,7 +24,7 @@ pub(crate) struct Prepared {
     pub(super) vcpus: Vcpus,
     pub(super) apic_ids: Vec<u32>,
     pub(super) cpus_max: u32,
-    pub(super) output: Arc<Output>,
+    pub(super) output: Arc<BytePort>,
     pub(super) requests: Arc<Requests>,
 }
 
@@ -39,7 +39,7 @@ impl Prepared {
         let vm = Vm::new(kvm, Arc::clone(&ram)).map_err(|error| error.to_string())?;
         let platform: Arc<dyn Platform> = Arc::clone(&vm) as Arc<dyn Platform>;
         let (pio, mmio) = (AddressSpace::new(Space::Pio), AddressSpace::new(Space::Mmio));
-        let (output, requests) = (Output::new(), Arc::new(Requests::default()));
+        let (output, requests) = (BytePort::new(), Arc::new(Requests::default()));
         let cpus = config.topology.count();
         let from_guest = Arc::clone(&requests);
         let board = Board::new(BoardConfig {

@@ -2,10 +2,11 @@
 
 use super::{Machine, pci};
 use devices::block::graph::BlockGraph;
+use devices::chardev::Chardevs;
 use monitor::event::{Powerdown, ShutdownCause};
 use monitor::{
     Actions, BoxFuture, CommandLineOptionInfo, Cpu, KvmInfo, MachineInfo, MemorySizeInfo, PciInfo,
-    QmpError, RunState, reset_required,
+    QmpError, RunState, Uuid, reset_required,
 };
 use std::sync::Arc;
 use vcpu::cpuid::Topology;
@@ -15,6 +16,14 @@ use vcpu::memory::Ram;
 impl monitor::Machine for Machine {
     fn name(&self) -> Option<String> {
         self.name.clone()
+    }
+
+    fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+
+    fn chardevs(&self) -> &Chardevs {
+        &self.chardevs
     }
 
     fn run_state(&self) -> RunState {

@@ -9,20 +9,20 @@ mod disks;
 mod life;
 mod pci;
 mod requests;
+mod streams;
 
 pub(crate) use build::Prepared;
 
-use crate::config::{Config, Serial as SerialConfig};
-use crate::console::{self, Output};
+use crate::config::Config;
 use devices::block::Disk;
 use devices::block::graph::BlockGraph;
 use devices::board::Board;
+use devices::chardev::{BytePort, Chardevs};
 use disks::DiskDevice;
 use futures_util::future::select;
 use monitor::event::ShutdownCause;
-use monitor::wire::Style;
-use monitor::{Actions, Address, EventSink, Monitor, RunState};
-use reactor::{Fd, Reactors, signal::Signals};
+use monitor::{Actions, EventSink, Monitor, RunState, Uuid};
+use reactor::{Reactors, signal::Signals};
 use requests::Requests;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +38,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// A guest and everything that belongs to it.
 pub(super) struct Machine {
     name: Option<String>,
+    uuid: Uuid,
+    chardevs: Chardevs,
     actions: Actions,
     ram: Arc<Ram>,
     boot: Arc<Boot>,
@@ -68,6 +70,7 @@ impl Machine {
         reactors: &Reactors,
         images: Vec<Arc<dyn Disk>>,
         events: EventSink,
+        chardevs: Chardevs,
     ) -> Result<Self, String> {
         let Prepared { platform, ram, boot, board, vcpus, apic_ids, cpus_max, requests, .. } =
             prepared;
@@ -78,6 +81,8 @@ impl Machine {
         }
         Ok(Self {
             name: config.name.clone(),
+            uuid: config.uuid,
+            chardevs,
             actions: Actions::new(config.actions),
             ram,
             boot,
@@ -110,24 +115,45 @@ impl Machine {
 /// the user.
 pub(crate) async fn run(
     reactors: Reactors,
-    config: Config,
+    mut config: Config,
     prepared: Prepared,
     signals: Signals,
 ) -> Result<u8, String> {
+    let requests = Arc::clone(&prepared.requests);
+    let exit = move || requests.exit(ShutdownCause::HostUi, 0);
+    let chardevs = Chardevs::new(reactors.iohandler(), exit);
+    let opened = streams::open(&chardevs, std::mem::take(&mut config.chardevs)).await;
+    let result = match opened {
+        Ok(()) => run_with(reactors, config, prepared, signals, &chardevs).await,
+        Err(error) => Err(error),
+    };
+    chardevs.clear();
+    result
+}
+
+async fn run_with(
+    reactors: Reactors,
+    mut config: Config,
+    prepared: Prepared,
+    signals: Signals,
+    chardevs: &Chardevs,
+) -> Result<u8, String> {
     let images = disks::open_all(&config.disks).await?;
-    let console = console_fd(&config.serial).await?;
     let monitor = Arc::new(Monitor::new(&reactors));
     let (output, requests) = (Arc::clone(&prepared.output), Arc::clone(&prepared.requests));
-    let machine = Machine::new(prepared, &config, &reactors, images, monitor.events())?;
+    let (events, table) = (monitor.events(), chardevs.clone());
+    let machine = Machine::new(prepared, &config, &reactors, images, events, table)?;
     let machine = Arc::new(machine);
-    listen(&monitor, &config)?;
+    streams::add_fds(&monitor, std::mem::take(&mut config.add_fds))?;
+    streams::listen(&monitor, &config)?;
+    streams::serve(&monitor, chardevs, &config)?;
+    streams::connect_serial(&reactors, chardevs, &config, &machine.board.serial, &output)?;
     let controlled = Arc::clone(&machine) as Arc<dyn monitor::Machine>;
     if config.preconfig {
         monitor.start_preconfig(controlled);
     } else {
         monitor.start(controlled);
     }
-    serve_console(&reactors, &config, &machine, &monitor, &output, console);
     let on_signal = Arc::clone(&requests);
     let signals = reactors.main().spawn("signals", async move {
         match signals.next().await {
@@ -138,72 +164,27 @@ pub(crate) async fn run(
     // What no client ends can still be ended by a signal.
     let _released = select(pin!(monitor.preconfig_ended()), pin!(requests.exit_asked())).await;
     if !config.start_paused {
-        let _released = select(pin!(monitor.wait_for_clients()), pin!(requests.exit_asked())).await;
+        let waited = async {
+            monitor.wait_for_clients().await;
+            chardevs.wait_for_clients().await;
+        };
+        let _released = select(pin!(waited), pin!(requests.exit_asked())).await;
         machine.start().await;
     }
     let result = life::run(&machine).await;
     signals.cancel();
     monitor.shutdown(FAREWELL).await;
-    if reactor::timeout(FAREWELL, output.close()).await.is_err() {
-        tracing::warn!("the console's reader is too slow; its last output is lost");
-    }
+    farewell(chardevs, &output).await;
     result
 }
 
-fn listen(monitor: &Monitor, config: &Config) -> Result<(), String> {
-    for endpoint in &config.qmp {
-        monitor.listen_qmp(endpoint, Style::Line).map_err(|error| format!("-qmp: {error}"))?;
-        if let (None, Address::Unix(path)) = (&config.kernel, &endpoint.address) {
-            eprintln!("ringvisor: QMP socket {}", path.display());
-        }
-    }
-    for endpoint in &config.hmp {
-        monitor.listen_hmp(endpoint).map_err(|error| format!("-monitor: {error}"))?;
-    }
-    Ok(())
-}
-
-/// Where the console's output goes; `None`: nowhere.
-async fn console_fd(serial: &SerialConfig) -> Result<Option<Fd>, String> {
-    match serial {
-        SerialConfig::Null => Ok(None),
-        SerialConfig::Stdio { .. } => std::os::fd::AsFd::as_fd(&std::io::stdout())
-            .try_clone_to_owned()
-            .map(|fd| Some(Fd::from(fd)))
-            .map_err(|error| format!("stdout cannot be used: {error}")),
-        SerialConfig::File(path) => {
-            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND;
-            let fd = reactor::io::openat(path, flags, 0o644).await;
-            fd.map(Some).map_err(|error| format!("-serial file:{}: {error}", path.display()))
-        }
-    }
-}
-
-fn serve_console(
-    reactors: &Reactors,
-    config: &Config,
-    machine: &Arc<Machine>,
-    monitor: &Arc<Monitor>,
-    output: &Arc<Output>,
-    fd: Option<Fd>,
-) {
-    let serial = Arc::clone(&machine.board.serial);
-    output.connect(Arc::clone(&serial));
-    match fd {
-        Some(fd) => {
-            reactors.iohandler().spawn("console output", Arc::clone(output).serve(fd)).detach();
-        }
-        None => output.discard(),
-    }
-    if let SerialConfig::Stdio { mux } = config.serial {
-        let requests = Arc::clone(&machine.requests);
-        let stdin = console::Stdin {
-            serial,
-            output: Arc::clone(output),
-            monitor: mux.then(|| Arc::clone(monitor)),
-            exit: Box::new(move || requests.exit(ShutdownCause::HostUi, 0)),
-        };
-        let make = move || console::serve_stdin(stdin);
-        reactors.iohandler().spawn_local_with("console input", make).detach();
+/// Waits for what is on its way to slow readers.
+async fn farewell(chardevs: &Chardevs, output: &BytePort) {
+    let sent = async {
+        output.close().await;
+        chardevs.settled().await;
+    };
+    if reactor::timeout(FAREWELL, sent).await.is_err() {
+        tracing::warn!("the reader of a character device is too slow; the last output is lost");
     }
 }

@@ -1,7 +1,6 @@
 //! A connection from its greeting to its end. In the monitor context.
 
 use super::descriptors::FDS_PER_MESSAGE_MAX;
-use super::peer::Peer;
 use super::{Session, outbox};
 use crate::commands::greeting;
 use crate::core::{Core, Env};
@@ -9,6 +8,7 @@ use crate::dispatch::{BadRequest, Request, qmp_dispatch};
 use crate::error::QmpError;
 use crate::registry::Value;
 use crate::wire::{Reader, Style, SyntaxError};
+use devices::chardev::Peer;
 use futures_util::future::{Either, select};
 use reactor::{Fd, io};
 use std::pin::pin;
