@@ -1,9 +1,12 @@
 //! What a machine is made of, checked and free of option syntax.
 
 use devices::block::FileOptions;
+use devices::chardev::Backend;
 use devices::qdev::DeviceRequest;
 use devices::qdev::value::Syntax;
-use monitor::{ActionSet, Endpoint};
+use monitor::wire::Style;
+use monitor::{ActionSet, Endpoint, Uuid};
+use reactor::Fd;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 use vcpu::cpuid::{CpuModel, Topology};
@@ -12,6 +15,7 @@ use vcpu::cpuid::{CpuModel, Topology};
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) name: Option<String>,
+    pub(crate) uuid: Uuid,
     /// Bytes.
     pub(crate) ram_size: u64,
     pub(crate) topology: Topology,
@@ -25,9 +29,13 @@ pub(crate) struct Config {
     pub(crate) objects: Vec<ObjectConfig>,
     /// In the order of their making.
     pub(crate) devices: Vec<DeviceConfig>,
-    pub(crate) qmp: Vec<Endpoint>,
-    pub(crate) hmp: Vec<Endpoint>,
-    pub(crate) serial: Serial,
+    /// In the order in which they are to be made.
+    pub(crate) chardevs: Vec<ChardevConfig>,
+    pub(crate) monitors: Vec<MonitorConfig>,
+    pub(crate) listen: Vec<ListenConfig>,
+    pub(crate) add_fds: Vec<AddFd>,
+    /// The character device of COM1; `None`: its output goes nowhere.
+    pub(crate) serial: Option<String>,
     /// `-S`.
     pub(crate) start_paused: bool,
     /// `-preconfig`: wait for `x-exit-preconfig` first.
@@ -90,15 +98,46 @@ pub(crate) enum Image {
     Scratch(u64),
 }
 
-/// Where COM1 goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Serial {
-    /// The terminal; with a monitor behind Ctrl-A C when `mux` is set.
-    Stdio { mux: bool },
-    /// Into a file.
-    File(PathBuf),
-    /// Nowhere.
-    Null,
+/// A character device.
+#[derive(Debug)]
+pub(crate) struct ChardevConfig {
+    /// The option that asks for it, for messages.
+    pub(crate) option: String,
+    pub(crate) id: String,
+    pub(crate) backend: Backend,
+}
+
+/// What a monitor speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Qmp(Style),
+    Hmp,
+}
+
+/// A monitor on a character device.
+#[derive(Debug)]
+pub(crate) struct MonitorConfig {
+    /// The option that asks for it, for messages.
+    pub(crate) option: String,
+    pub(crate) chardev: String,
+    pub(crate) protocol: Protocol,
+}
+
+/// A socket on which monitors serve any number of clients.
+#[derive(Debug)]
+pub(crate) struct ListenConfig {
+    /// The option that asks for it, for messages.
+    pub(crate) option: String,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) protocol: Protocol,
+}
+
+/// A descriptor for a set (`-add-fd`).
+#[derive(Debug)]
+pub(crate) struct AddFd {
+    pub(crate) fd: Fd,
+    pub(crate) set: i64,
+    pub(crate) opaque: Option<String>,
 }
 
 /// `-reactor`.

@@ -6,18 +6,15 @@
 //! | a configuration into a running guest, and its life | `machine/` |
 //! | a client of QMP sockets: `ringvisor qmp` | `qmp/` |
 //! | the machine driven from outside, for device tests | `qtest/` |
-//! | terminal, serial console, Ctrl-A | `console/` |
 
 mod cli;
 mod config;
-mod console;
 mod machine;
 mod qmp;
 mod qtest;
 
 use cli::Invocation;
 use config::Config;
-use console::terminal::RawTerminal;
 use machine::Prepared;
 use std::process::ExitCode;
 
@@ -54,10 +51,6 @@ fn run(config: Config) -> Result<u8, String> {
         .map_err(|error| format!("signals cannot be read: {error}"))?;
     let reactors = reactor_config(&config)?;
     let prepared = Prepared::new(&config)?;
-    let _terminal = match config.serial {
-        config::Serial::Stdio { .. } => RawTerminal::enter(),
-        config::Serial::File(_) | config::Serial::Null => None,
-    };
     reactor::run(reactors, move |reactors| machine::run(reactors, config, prepared, signals))
         .map_err(|error| error.to_string())?
 }

@@ -10,6 +10,7 @@
 //! | [`scsi`] | logical units over disks, and their bus | any; changes in `main` |
 //! | [`qdev`] | device types, the device tree, buses, hot-plug | `main`; look-ups any |
 //! | [`objects`] | what users create beside devices: I/O threads, secrets, limits | `main`; look-ups any |
+//! | [`chardev`] | streams of bytes to the outside: sockets, terminals, files | `iohandler` |
 //! | [`legacy`] | serial port, clock, keyboard controller, debug ports, fw_cfg | vCPU threads |
 //! | [`clock`], [`request`] | the time devices see, what guests ask of the machine | any |
 //! | [`error`] | why a command that acts on devices failed | any |
@@ -20,6 +21,7 @@
 pub mod acpi;
 pub mod block;
 pub mod board;
+pub mod chardev;
 pub mod clock;
 pub mod error;
 pub mod legacy;

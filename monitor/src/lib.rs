@@ -14,6 +14,7 @@
 //!
 //! Which context runs what is the point of this crate; the table is in `session/dispatcher`.
 
+mod base64;
 mod commands;
 mod core;
 pub mod dispatch;
@@ -40,12 +41,10 @@ pub use commands::guest::{
 };
 pub use error::{ErrorClass, QmpError};
 pub use hmp::{Echo, HmpSession};
-pub use machine::{Cpu, KvmInfo, Machine, RunState, Uuid, reset_required};
+pub use machine::{Cpu, KvmInfo, Machine, RunState, Uuid, UuidError, reset_required};
 pub use monitor::Monitor;
-pub use session::endpoint::{Address, Endpoint, EndpointError};
+pub use session::endpoint::Endpoint;
 pub use session::hub::EventSink;
-pub use session::listener::ListenError;
-pub use session::peer::AllowList;
 
 use std::pin::Pin;
 

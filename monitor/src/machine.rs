@@ -6,8 +6,10 @@ use crate::commands::guest::{MachineInfo, MemorySizeInfo, PciInfo};
 use crate::error::QmpError;
 use crate::{BoxFuture, qapi_enum, qapi_struct};
 use devices::block::graph::BlockGraph;
+use devices::chardev::Chardevs;
 use devices::qdev::DeviceTree;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use vcpu::linear::Linear;
 use vcpu::memory::Ram;
@@ -76,6 +78,29 @@ qapi_struct! {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Uuid(pub [u8; 16]);
 
+/// A text is no identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("failed to parse UUID string: wrong format")]
+pub struct UuidError;
+
+impl FromStr for Uuid {
+    type Err = UuidError;
+
+    fn from_str(text: &str) -> Result<Self, UuidError> {
+        let groups: Vec<&str> = text.split('-').collect();
+        if groups.iter().map(|group| group.len()).ne([8, 4, 4, 4, 12]) {
+            return Err(UuidError);
+        }
+        let digits: Vec<u8> = groups.concat().into_bytes();
+        let mut bytes = [0; 16];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+            let digit = |n: usize| char::from(pair[n]).to_digit(16).ok_or(UuidError);
+            *byte = (digit(0)? << 4 | digit(1)?) as u8;
+        }
+        Ok(Self(bytes))
+    }
+}
+
 impl fmt::Display for Uuid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, byte) in self.0.iter().enumerate() {
@@ -118,6 +143,9 @@ pub fn reset_required() -> QmpError {
 pub trait Machine: Send + Sync + 'static {
     /// The name given to the guest (`-name`).
     fn name(&self) -> Option<String>;
+
+    /// The character devices.
+    fn chardevs(&self) -> &Chardevs;
 
     /// The run state at this moment.
     fn run_state(&self) -> RunState;
@@ -213,4 +241,21 @@ pub trait Machine: Send + Sync + 'static {
     /// Asks for the end of the program and returns at once, so that the reply still goes out.
     /// SHUTDOWN is emitted on the way.
     fn quit(&self) -> BoxFuture<'_, Result<(), QmpError>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Uuid;
+
+    #[test]
+    fn uuids_are_read_as_they_are_written() {
+        let text = "550e8400-e29b-41d4-a716-446655440000";
+        assert_eq!(text.parse::<Uuid>().unwrap().to_string(), text);
+        assert_eq!(text.to_uppercase().parse::<Uuid>().unwrap().to_string(), text);
+        for wrong in ["", "1234", "550e8400e29b41d4a716446655440000", &text[1..]] {
+            assert!(wrong.parse::<Uuid>().is_err(), "{wrong}");
+        }
+        assert!(text.replace('5', "x").parse::<Uuid>().is_err());
+        assert!(text.replace("55", "ü").parse::<Uuid>().is_err());
+    }
 }

@@ -2,16 +2,17 @@
 
 use crate::commands;
 use crate::core::{Core, Env};
+use crate::error::QmpError;
 use crate::hmp::{Echo, HmpSession};
 use crate::machine::Machine;
 use crate::registry::Registry;
 use crate::session::dispatcher::{self, Dispatcher};
-use crate::session::endpoint::{Address, Endpoint};
+use crate::session::endpoint::Endpoint;
 use crate::session::hub::{EventSink, Hub};
-use crate::session::listener::{self, ListenError, Listening};
-use crate::session::peer::{AllowList, Peer};
 use crate::session::serve::serve;
 use crate::wire::Style;
+use devices::chardev::listener::{self, ListenError, Listening};
+use devices::chardev::{Address, AllowList, FrontEnd, Peer, admits};
 use reactor::sync::Notify;
 use reactor::{CancelOnDrop, Fd, Reactors, io, sleep, timeout};
 use std::os::fd::AsFd;
@@ -31,6 +32,8 @@ enum Protocol {
 pub struct Monitor {
     core: Arc<Core>,
     servers: Mutex<Vec<Server>>,
+    /// The tasks that serve character devices.
+    on_chardevs: Mutex<Vec<CancelOnDrop<()>>>,
 }
 
 /// What a socket is for.
@@ -73,7 +76,7 @@ impl Monitor {
             schema: OnceLock::new(),
             reactors: reactors.clone(),
         };
-        Self { core: Arc::new(core), servers: Mutex::default() }
+        Self { core: Arc::new(core), servers: Mutex::default(), on_chardevs: Mutex::default() }
     }
 
     #[cfg(test)]
@@ -114,6 +117,51 @@ impl Monitor {
         };
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).push(server);
         Ok(address)
+    }
+
+    /// Puts a descriptor into a set, as `add-fd` does. Any thread.
+    pub fn add_fd(&self, set: i64, fd: Fd, opaque: Option<String>) -> Result<(), QmpError> {
+        let mut sets = self.core.fdsets.lock().unwrap_or_else(PoisonError::into_inner);
+        sets.add(Some(set), fd, opaque).map(drop)
+    }
+
+    /// Serves QMP on a character device: one client after the other. Any thread.
+    pub fn serve_qmp(&self, frontend: FrontEnd, style: Style) {
+        let core = Arc::clone(&self.core);
+        self.serve_chardev("qmp-chardev", async move {
+            loop {
+                match frontend.connection().await.into_socket() {
+                    Ok((fd, peer, held)) => {
+                        serve(Arc::clone(&core), fd, peer, style).await;
+                        drop(held);
+                    }
+                    Err(error) => tracing::warn!(%error, "a monitor client cannot be served"),
+                }
+            }
+        });
+    }
+
+    /// Serves HMP on a character device: one client after the other. Any thread.
+    pub fn serve_hmp(&self, frontend: FrontEnd) {
+        let core = Arc::clone(&self.core);
+        self.serve_chardev("hmp-chardev", async move {
+            loop {
+                let connection = frontend.connection().await;
+                let terminal = std::io::IsTerminal::is_terminal(&connection.output.as_fd());
+                let echo = if terminal { Echo::On } else { Echo::Off };
+                let (input, output) = (connection.input.as_ref(), &connection.output);
+                HmpSession::new(Arc::clone(&core), echo).serve(input, output).await;
+            }
+        });
+    }
+
+    fn serve_chardev(
+        &self,
+        name: &'static str,
+        serving: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let task = CancelOnDrop::new(self.core.reactors.monitor().spawn(name, serving));
+        self.on_chardevs.lock().unwrap_or_else(PoisonError::into_inner).push(task);
     }
 
     /// Waits until each socket with `wait=on` has had a client.
@@ -190,24 +238,8 @@ impl Monitor {
         for session in self.core.hub.sessions() {
             session.close();
         }
-    }
-}
-
-impl Served {
-    /// Whether a client may stay; says so in the log.
-    fn admits(&self, peer: Option<Peer>) -> bool {
-        let address = &self.address;
-        match peer {
-            None => tracing::info!(%address, "a monitor client has connected"),
-            Some(peer) if self.allow.admits(peer) => {
-                tracing::info!(%address, %peer, "a monitor client has connected");
-            }
-            Some(peer) => {
-                tracing::warn!(%address, %peer, "a monitor client is not allowed to connect");
-                return false;
-            }
-        }
-        true
+        // Not before: what they serve was to be sent.
+        self.on_chardevs.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -221,10 +253,11 @@ async fn accept(
     /// After an error that time may cure, such as no free descriptor.
     const PAUSE: Duration = Duration::from_millis(100);
     let monitor = core.reactors.monitor().clone();
+    let address = served.address.to_string();
     loop {
         let fd = match io::accept(&listening).await {
             Ok(fd) => fd,
-            Err(error) if is_of_the_client(&error) => continue,
+            Err(error) if listener::is_of_the_client(&error) => continue,
             Err(error) => {
                 tracing::warn!(%error, "a monitor client cannot be accepted");
                 sleep(PAUSE).await;
@@ -232,7 +265,7 @@ async fn accept(
             }
         };
         let peer = Peer::of(&fd);
-        if !served.admits(peer) {
+        if !admits(&served.allow, peer, &address) {
             continue;
         }
         if let Some(first) = &first_client {
@@ -246,14 +279,11 @@ async fn accept(
             }
             Protocol::Hmp => {
                 let session = HmpSession::new(Arc::clone(&core), Echo::Off);
-                monitor.spawn("hmp-session", session.serve(fd)).detach();
+                let serving = async move { session.serve(Some(&fd), &fd).await };
+                monitor.spawn("hmp-session", serving).detach();
             }
         }
     }
-}
-
-fn is_of_the_client(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNABORTED))
 }
 
 /// Turns Nagle's algorithm off where there is one: a UNIX socket refuses, which is fine.

@@ -77,6 +77,11 @@ impl KeyVal {
 
     /// Nothing may be left; `known` is what the option has, for the message.
     pub(crate) fn finish(self, known: &str) -> Result<(), String> {
+        self.nothing_left(known)
+    }
+
+    /// As [`finish`](Self::finish), for who still needs it.
+    pub(crate) fn nothing_left(&self, known: &str) -> Result<(), String> {
         match self.pairs.first() {
             None => Ok(()),
             Some((key, _)) => {

@@ -5,22 +5,26 @@
 mod absent;
 mod accel;
 mod action;
+mod chardev;
 mod device;
 mod drive;
 mod help;
 mod keyval;
 mod object;
 pub(crate) mod options;
+mod streams;
 
 use crate::config::{
-    Accel, Config, DeviceConfig, ObjectConfig, QtestConfig, ReactorConfig, Serial,
+    Accel, Config, DeviceConfig, ObjectConfig, Protocol, QtestConfig, ReactorConfig,
 };
 use accel::Accels;
 use drive::Drives;
 use keyval::KeyVal;
-use monitor::{ActionSet, Endpoint, RebootAction, ShutdownAction};
+use monitor::wire::Style;
+use monitor::{ActionSet, RebootAction, ShutdownAction, Uuid};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use streams::Streams;
 use vcpu::cpuid::Topology;
 
 /// What the user wants.
@@ -36,6 +40,7 @@ pub(crate) enum Invocation {
 #[derive(Default)]
 struct Raw {
     name: Option<String>,
+    uuid: Uuid,
     memory: Option<u64>,
     topology: Option<Topology>,
     cpu: Option<String>,
@@ -47,10 +52,7 @@ struct Raw {
     objects: Vec<ObjectConfig>,
     /// What to print instead of running.
     help: Option<String>,
-    qmp: Vec<Endpoint>,
-    hmp: Vec<Endpoint>,
-    hmp_on_stdio: bool,
-    serial: Option<Serial>,
+    streams: Streams,
     nographic: bool,
     no_defaults: bool,
     start_paused: bool,
@@ -90,7 +92,11 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
                     .then(|| args.next())
                     .ok_or_else(|| format!("there is no option -{option}; see: ringvisor -help"))?;
                 let value = takes_value.ok_or_else(|| format!("-{option} needs a value"))?;
-                raw.take(option, text(value)?)?;
+                let value = text(value)?;
+                if option == "chardev" && matches!(value.as_str(), "help" | "?") {
+                    return Ok(Invocation::Print(chardev::help()));
+                }
+                raw.take(option, value)?;
             }
         }
     }
@@ -120,13 +126,16 @@ impl Raw {
                 device::Device::Plug(device) => self.devices.push(device),
             },
             "object" => self.objects.push(object::parse(&value)?),
-            "qmp" => self.qmp.push(endpoint("qmp", &value)?),
-            "monitor" => match value.as_str() {
-                "none" => {}
-                "stdio" => self.hmp_on_stdio = true,
-                _ => self.hmp.push(endpoint("monitor", &value)?),
-            },
-            "serial" => self.serial = Some(serial(&value)?),
+            "chardev" => self.streams.chardev(&value)?,
+            "mon" => self.streams.mon(&value)?,
+            "qmp" => self.streams.monitor(option, &value, Protocol::Qmp(Style::Line))?,
+            "qmp-pretty" => self.streams.monitor(option, &value, Protocol::Qmp(Style::Pretty))?,
+            "monitor" => self.streams.monitor(option, &value, Protocol::Hmp)?,
+            "serial" => self.streams.serial(&value)?,
+            "add-fd" => self.streams.add_fd(&value)?,
+            "uuid" => {
+                self.uuid = value.parse().map_err(|error| format!("-uuid {value}: {error}"))?;
+            }
             "audio" | "display" | "net" | "vga" => absent::check(option, &value)?,
             "machine" | "M" => self.machine(&value)?,
             "accel" => self.accels.option(&value)?,
@@ -153,7 +162,7 @@ impl Raw {
         kv.finish("type, accel")
     }
 
-    fn finish(self) -> Result<Config, String> {
+    fn finish(mut self) -> Result<Config, String> {
         if self.kernel.is_none() && self.initrd.is_some() {
             return Err("-initrd needs a -kernel".to_owned());
         }
@@ -169,26 +178,16 @@ impl Raw {
             drives.push(drive);
             devices.push(device);
         }
-        let mut qmp = self.qmp;
-        if embedded && qmp.is_empty() && !self.no_defaults {
-            qmp.push(default_qmp());
+        if embedded && !self.no_defaults {
+            self.streams.default_qmp();
         }
-        let default_serial = if (self.no_defaults || tested) && !self.nographic {
-            Serial::Null
-        } else {
-            Serial::Stdio { mux: true }
-        };
-        let serial = match (self.serial, self.hmp_on_stdio) {
-            (serial, false) => serial.unwrap_or(default_serial),
-            (None, true) => Serial::Stdio { mux: true },
-            (Some(_), true) => {
-                return Err("-monitor stdio and -serial cannot be combined; use -serial mon:stdio"
-                    .to_owned());
-            }
-        };
+        let console = (!self.no_defaults && !tested) || self.nographic;
+        let serial = self.streams.finish(console)?;
+        let Streams { chardevs, monitors, listen, add_fds, .. } = self.streams;
         let cpu = self.cpu.as_deref().unwrap_or("host");
         Ok(Config {
             name: self.name,
+            uuid: self.uuid,
             ram_size: self.memory.unwrap_or(vcpu::memory::layout::DEFAULT_RAM),
             topology: self.topology.unwrap_or(Topology::cores(1)),
             cpu: cpu.parse().map_err(|error| format!("-cpu {cpu}: {error}"))?,
@@ -198,8 +197,10 @@ impl Raw {
             drives,
             objects: self.objects,
             devices,
-            qmp,
-            hmp: self.hmp,
+            chardevs,
+            monitors,
+            listen,
+            add_fds,
             serial,
             start_paused: self.start_paused,
             preconfig: self.preconfig,
@@ -209,16 +210,6 @@ impl Raw {
             qtest: self.qtest.map(|qtest| QtestConfig { log: self.qtest_log, ..qtest }),
         })
     }
-}
-
-/// A QMP socket for a machine that was given none: it is how the machine is managed at all.
-fn default_qmp() -> Endpoint {
-    let dir = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-    Endpoint::unix(dir.join(format!("ringvisor-{}.qmp", std::process::id())))
-}
-
-fn endpoint(option: &str, value: &str) -> Result<Endpoint, String> {
-    Endpoint::parse(value).map_err(|error| format!("-{option}: {error}"))
 }
 
 fn name(value: &str) -> Result<String, String> {
@@ -264,23 +255,6 @@ fn smp(value: &str) -> Result<Topology, String> {
     }
     let part = |n: u64| u32::try_from(n).map_err(|_| format!("-smp: {count} vCPUs are too many"));
     Ok(Topology { sockets: part(sockets)?, cores: part(cores)?, threads: part(per_core)? })
-}
-
-fn serial(value: &str) -> Result<Serial, String> {
-    Ok(match value {
-        "stdio" => Serial::Stdio { mux: false },
-        "mon:stdio" => Serial::Stdio { mux: true },
-        "null" | "none" => Serial::Null,
-        _ => match value.strip_prefix("file:") {
-            Some(path) if !path.is_empty() => Serial::File(path.into()),
-            _ => {
-                let known = "stdio, mon:stdio, file:PATH, null, none";
-                return Err(format!(
-                    "-serial {value}: there is no such back end; there are {known}"
-                ));
-            }
-        },
-    })
 }
 
 fn reactor(value: &str) -> Result<ReactorConfig, String> {

@@ -19,6 +19,32 @@ const PARAMETERS: &[(&str, &[Parameter])] = &[
         ],
     ),
     (
+        "add-fd",
+        &[
+            ("fd", Number, "the descriptor"),
+            ("set", Number, "the set"),
+            ("opaque", Text, "a text to know it by"),
+        ],
+    ),
+    (
+        "chardev",
+        &[
+            ("backend", Text, "socket, stdio, file, pty, ringbuf or null"),
+            ("id", Text, "its name"),
+            ("mux", Boolean, "several front ends share it"),
+            ("path", Text, "where it is"),
+            ("abstract", Boolean, "the path is an abstract name"),
+            ("host", Text, "IP address"),
+            ("port", Text, "TCP port"),
+            ("fd", Text, "inherited descriptor"),
+            ("server", Boolean, "listens"),
+            ("wait", Boolean, "the machine waits for a client"),
+            ("nodelay", Boolean, "small packets are sent at once"),
+            ("reconnect", Number, "seconds until a lost connection is made anew"),
+            ("reconnect-ms", Number, "milliseconds until a lost connection is made anew"),
+        ],
+    ),
+    (
         "drive",
         &[
             ("file", Text, "the image"),
@@ -35,6 +61,14 @@ const PARAMETERS: &[(&str, &[Parameter])] = &[
     ),
     ("machine", &[("type", Text, "pc"), ("accel", Text, "kvm")]),
     ("m", &[("size", Size, "RAM")]),
+    (
+        "mon",
+        &[
+            ("chardev", Text, "character device"),
+            ("mode", Text, "control or readline"),
+            ("pretty", Boolean, "line breaks and indentation"),
+        ],
+    ),
     ("name", &[("guest", Text, "for query-name")]),
     (
         "reactor",
@@ -91,6 +125,9 @@ mod tests {
             let needed = match *option {
                 "drive" => "file=x,if=none,",
                 "accel" => "accel=kvm,",
+                "add-fd" => "fd=0,set=1,",
+                "chardev" => "backend=socket,path=x,id=a,",
+                "mon" => "chardev=a,mode=control,",
                 "m" => "size=1,",
                 _ => "",
             };

@@ -1,5 +1,6 @@
 use super::{Invocation, parse};
-use crate::config::{Config, Image, Serial};
+use crate::config::{Config, Image};
+use devices::chardev::Backend;
 use monitor::{ActionSet, PanicAction, WatchdogAction};
 use std::ffi::OsString;
 
@@ -19,8 +20,13 @@ fn without_options_the_embedded_guest_gets_a_disk_and_a_socket() {
     let config = config(&[]);
     assert!(config.kernel.is_none());
     assert!(matches!(config.drives[..], [ref drive] if matches!(drive.image, Image::Scratch(_))));
-    assert_eq!(config.qmp.len(), 1);
-    assert_eq!(config.serial, Serial::Stdio { mux: true });
+    assert_eq!((config.listen.len(), config.monitors.len()), (1, 1));
+    assert_eq!(config.serial.as_deref(), Some("serial0"));
+    let kinds = config.chardevs.iter().map(|chardev| &chardev.backend);
+    assert!(matches!(
+        kinds.collect::<Vec<_>>()[..],
+        [Backend::Stdio { signal: false }, Backend::Mux { .. }]
+    ));
     assert_eq!((config.ram_size, config.topology.count()), (128 << 20, 1));
 }
 
@@ -46,7 +52,7 @@ fn a_linux_machine_is_what_it_says() {
     assert_eq!(config.append, "console=ttyS0 quiet");
     assert_eq!((config.ram_size, config.topology.count()), (512 << 20, 2));
     assert_eq!((config.drives.len(), config.devices.len()), (1, 1));
-    assert_eq!(config.qmp.len(), 1);
+    assert_eq!(config.listen.len(), 1);
 }
 
 #[test]
@@ -123,8 +129,26 @@ fn mistakes_are_named_with_what_to_do() {
         ),
         (
             &["-serial", "tape"],
-            "-serial tape: there is no such back end; there are stdio, mon:stdio, file:PATH, null, none",
+            "-serial: 'tape' names no character device: write unix:PATH, tcp:HOST:PORT, stdio, \
+             file:PATH, pty, ringbuf, null, chardev:ID or none",
         ),
+        (
+            &["-serial", "null", "-serial", "pty"],
+            "-serial pty: there is one serial port, and it is taken",
+        ),
+        (
+            &["-chardev", "null,id=a", "-chardev", "null,id=a"],
+            "-chardev null,id=a: Duplicate ID 'a' for chardev",
+        ),
+        (
+            &["-mon", "chardev=a,mode=foo"],
+            "-mon: Parameter 'mode' does not accept value 'foo'; it takes readline or control",
+        ),
+        (&["-mon", "mode=control"], "-mon: a monitor needs chardev=ID"),
+        (&["-add-fd", "fd=0,set=1"], "-add-fd: fd cannot be a standard I/O stream"),
+        (&["-add-fd", "fd=999,set=1"], "-add-fd: fd is not valid or already in use"),
+        (&["-add-fd", "set=1"], "-add-fd: it needs fd=N,set=M"),
+        (&["-uuid", "1234"], "-uuid 1234: failed to parse UUID string: wrong format"),
     ] {
         assert_eq!(error(args), expected);
     }
@@ -142,8 +166,8 @@ fn what_is_not_there_may_be_asked_not_to_be() {
 fn a_machine_under_test_has_only_what_it_is_given() {
     let config = config(&["-accel", "qtest", "-qtest", "unix:/q", "-qtest-log", "none"]);
     assert_eq!(config.accels, [crate::config::Accel::Qtest]);
-    assert!(config.drives.is_empty() && config.qmp.is_empty());
-    assert_eq!(config.serial, Serial::Null);
+    assert!(config.drives.is_empty() && config.listen.is_empty());
+    assert_eq!(config.serial, None);
     assert_eq!(config.qtest.unwrap().log.as_deref(), Some("none"));
 }
 
@@ -175,4 +199,29 @@ fn help_lists_every_option() {
     for option in ["-kernel FILE", "-drive file=PATH", "-no-reboot", "Ctrl-A X"] {
         assert!(help.contains(option), "{option}");
     }
+}
+
+#[test]
+fn a_program_that_drives_device_tests_is_understood() {
+    let config = config(&[
+        "-chardev",
+        "socket,path=M,id=char0",
+        "-mon",
+        "chardev=char0,mode=control",
+        "-display",
+        "none",
+        "-nodefaults",
+    ]);
+    assert_eq!((config.chardevs.len(), config.monitors.len(), config.listen.len()), (1, 1, 0));
+    assert_eq!(config.serial, None);
+}
+
+#[test]
+fn a_terminal_has_one_user() {
+    let qmp = config(&["-qmp", "stdio"]);
+    assert_eq!(qmp.serial, None);
+    let shared = config(&["-monitor", "stdio"]);
+    assert_eq!((shared.serial.as_deref(), shared.chardevs.len()), (Some("serial0"), 2));
+    let alone = config(&["-monitor", "stdio", "-serial", "none"]);
+    assert_eq!((alone.serial, alone.chardevs.len()), (None, 1));
 }

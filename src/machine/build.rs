@@ -4,8 +4,8 @@ use super::processors::Processors;
 use super::requests::Requests;
 use super::test::Test;
 use crate::config::{Accel, Config};
-use crate::console::Output;
 use devices::board::{Board, BoardConfig};
+use devices::chardev::BytePort;
 use devices::clock::{Clock, HostClock};
 use monitor::KvmInfo;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(crate) struct Prepared {
     pub(super) kvm: KvmInfo,
     pub(super) apic_ids: Vec<u32>,
     pub(super) cpus_max: u32,
-    pub(super) output: Arc<Output>,
+    pub(super) output: Arc<BytePort>,
     pub(super) requests: Arc<Requests>,
     /// For a program outside.
     pub(super) test: Option<Test>,
@@ -138,8 +138,8 @@ struct Basics {
 fn make_board(
     config: &Config,
     basics: Basics,
-) -> Result<(Board, Arc<Output>, Arc<Requests>), String> {
-    let (output, requests) = (Output::new(), Arc::new(Requests::default()));
+) -> Result<(Board, Arc<BytePort>, Arc<Requests>), String> {
+    let (output, requests) = (BytePort::new(), Arc::new(Requests::default()));
     let cpus = config.topology.count();
     let from_guest = Arc::clone(&requests);
     let board = Board::new(BoardConfig {

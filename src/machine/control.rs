@@ -2,11 +2,12 @@
 
 use super::{Machine, pci};
 use devices::block::graph::BlockGraph;
+use devices::chardev::Chardevs;
 use devices::qdev::DeviceTree;
 use monitor::event::{Powerdown, ShutdownCause};
 use monitor::{
     Actions, BoxFuture, CommandLineOptionInfo, Cpu, KvmInfo, MachineInfo, MemorySizeInfo, PciInfo,
-    QmpError, RunState, reset_required,
+    QmpError, RunState, Uuid, reset_required,
 };
 use std::sync::Arc;
 use vcpu::cpuid::Topology;
@@ -20,6 +21,14 @@ impl monitor::Machine for Machine {
 
     fn name(&self) -> Option<String> {
         self.name.clone()
+    }
+
+    fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+
+    fn chardevs(&self) -> &Chardevs {
+        &self.chardevs
     }
 
     fn run_state(&self) -> RunState {

@@ -12,21 +12,21 @@ mod life;
 mod pci;
 mod processors;
 mod requests;
+mod streams;
 mod test;
 
 pub(crate) use build::Prepared;
 
-use crate::config::{Config, Serial as SerialConfig};
-use crate::console::{self, Output};
+use crate::config::Config;
 use ::devices::block::graph::BlockGraph;
 use ::devices::board::Board;
+use ::devices::chardev::{BytePort, Chardevs};
 use ::devices::qdev::{DeviceTree, DriveTable};
 use futures_util::future::select;
 use monitor::event::ShutdownCause;
-use monitor::wire::Style;
-use monitor::{Actions, Address, EventSink, KvmInfo, Monitor, RunState};
+use monitor::{Actions, EventSink, KvmInfo, Monitor, RunState, Uuid};
 use processors::Processors;
-use reactor::{Fd, Reactors, signal::Signals};
+use reactor::{Reactors, signal::Signals};
 use requests::Requests;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,6 +40,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// A guest and everything that belongs to it.
 pub(super) struct Machine {
     name: Option<String>,
+    uuid: Uuid,
+    chardevs: Chardevs,
     actions: Actions,
     ram: Arc<Ram>,
     board: Board,
@@ -69,6 +71,7 @@ impl Machine {
         reactors: &Reactors,
         (drives, block): (Arc<DriveTable>, Arc<BlockGraph>),
         events: EventSink,
+        chardevs: Chardevs,
     ) -> Result<Self, String> {
         let Prepared { platform, ram, board, processors, apic_ids, .. } = prepared;
         let Prepared { cpus_max, kvm, requests, .. } = prepared;
@@ -86,6 +89,8 @@ impl Machine {
         devices::plug_all(&devices, &config.devices).await?;
         Ok(Self {
             name: config.name.clone(),
+            uuid: config.uuid,
+            chardevs,
             actions: Actions::new(config.actions),
             ram,
             board,
@@ -118,23 +123,45 @@ impl Machine {
 /// the user.
 pub(crate) async fn run(
     reactors: Reactors,
-    config: Config,
+    mut config: Config,
+    prepared: Prepared,
+    signals: Signals,
+) -> Result<u8, String> {
+    let requests = Arc::clone(&prepared.requests);
+    let exit = move || requests.exit(ShutdownCause::HostUi, 0);
+    let chardevs = Chardevs::new(reactors.iohandler(), exit);
+    let opened = streams::open(&chardevs, std::mem::take(&mut config.chardevs)).await;
+    let result = match opened {
+        Ok(()) => run_with(reactors, config, prepared, signals, &chardevs).await,
+        Err(error) => Err(error),
+    };
+    chardevs.clear();
+    result
+}
+
+async fn run_with(
+    reactors: Reactors,
+    mut config: Config,
     mut prepared: Prepared,
     signals: Signals,
+    chardevs: &Chardevs,
 ) -> Result<u8, String> {
     let block = BlockGraph::new(&reactors);
     let drives = disks::open_all(&config.drives, &block).await?;
-    let console = console_fd(&config.serial).await?;
     let monitor = Arc::new(Monitor::new(&reactors));
     let (output, requests) = (Arc::clone(&prepared.output), Arc::clone(&prepared.requests));
     let test = prepared.test.take();
     if let Some(test) = &test {
         test.attach(&reactors);
     }
-    let machine =
-        Machine::new(prepared, &config, &reactors, (drives, block), monitor.events()).await?;
+    let (events, table) = (monitor.events(), chardevs.clone());
+    let disks = (drives, block);
+    let machine = Machine::new(prepared, &config, &reactors, disks, events, table).await?;
     let machine = Arc::new(machine);
-    listen(&monitor, &config)?;
+    streams::add_fds(&monitor, std::mem::take(&mut config.add_fds))?;
+    streams::listen(&monitor, &config)?;
+    streams::serve(&monitor, chardevs, &config)?;
+    streams::connect_serial(&reactors, chardevs, &config, &machine.board.serial, &output)?;
     let replies = match (test, &config.qtest) {
         (Some(test), Some(qtest)) => Some(test.serve(qtest, &reactors, &machine).await?),
         _ => None,
@@ -145,7 +172,6 @@ pub(crate) async fn run(
     } else {
         monitor.start(controlled);
     }
-    serve_console(&reactors, &config, &machine, &monitor, &output, console);
     let on_signal = Arc::clone(&requests);
     let signals = reactors.main().spawn("signals", async move {
         match signals.next().await {
@@ -156,7 +182,11 @@ pub(crate) async fn run(
     // What no client ends can still be ended by a signal.
     let _released = select(pin!(monitor.preconfig_ended()), pin!(requests.exit_asked())).await;
     if !config.start_paused {
-        let _released = select(pin!(monitor.wait_for_clients()), pin!(requests.exit_asked())).await;
+        let waited = async {
+            monitor.wait_for_clients().await;
+            chardevs.wait_for_clients().await;
+        };
+        let _released = select(pin!(waited), pin!(requests.exit_asked())).await;
         machine.start().await;
     }
     let result = life::run(&machine).await;
@@ -167,66 +197,17 @@ pub(crate) async fn run(
     {
         tracing::warn!("the qtest program is too slow; its last replies are lost");
     }
-    if reactor::timeout(FAREWELL, output.close()).await.is_err() {
-        tracing::warn!("the console's reader is too slow; its last output is lost");
-    }
+    farewell(chardevs, &output).await;
     result
 }
 
-fn listen(monitor: &Monitor, config: &Config) -> Result<(), String> {
-    for endpoint in &config.qmp {
-        monitor.listen_qmp(endpoint, Style::Line).map_err(|error| format!("-qmp: {error}"))?;
-        if let (None, Address::Unix(path)) = (&config.kernel, &endpoint.address) {
-            eprintln!("ringvisor: QMP socket {}", path.display());
-        }
-    }
-    for endpoint in &config.hmp {
-        monitor.listen_hmp(endpoint).map_err(|error| format!("-monitor: {error}"))?;
-    }
-    Ok(())
-}
-
-/// Where the console's output goes; `None`: nowhere.
-async fn console_fd(serial: &SerialConfig) -> Result<Option<Fd>, String> {
-    match serial {
-        SerialConfig::Null => Ok(None),
-        SerialConfig::Stdio { .. } => std::os::fd::AsFd::as_fd(&std::io::stdout())
-            .try_clone_to_owned()
-            .map(|fd| Some(Fd::from(fd)))
-            .map_err(|error| format!("stdout cannot be used: {error}")),
-        SerialConfig::File(path) => {
-            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND;
-            let fd = reactor::io::openat(path, flags, 0o644).await;
-            fd.map(Some).map_err(|error| format!("-serial file:{}: {error}", path.display()))
-        }
-    }
-}
-
-fn serve_console(
-    reactors: &Reactors,
-    config: &Config,
-    machine: &Arc<Machine>,
-    monitor: &Arc<Monitor>,
-    output: &Arc<Output>,
-    fd: Option<Fd>,
-) {
-    let serial = Arc::clone(&machine.board.serial);
-    output.connect(Arc::clone(&serial));
-    match fd {
-        Some(fd) => {
-            reactors.iohandler().spawn("console output", Arc::clone(output).serve(fd)).detach();
-        }
-        None => output.discard(),
-    }
-    if let SerialConfig::Stdio { mux } = config.serial {
-        let requests = Arc::clone(&machine.requests);
-        let stdin = console::Stdin {
-            serial,
-            output: Arc::clone(output),
-            monitor: mux.then(|| Arc::clone(monitor)),
-            exit: Box::new(move || requests.exit(ShutdownCause::HostUi, 0)),
-        };
-        let make = move || console::serve_stdin(stdin);
-        reactors.iohandler().spawn_local_with("console input", make).detach();
+/// Waits for what is on its way to slow readers.
+async fn farewell(chardevs: &Chardevs, output: &BytePort) {
+    let sent = async {
+        output.close().await;
+        chardevs.settled().await;
+    };
+    if reactor::timeout(FAREWELL, sent).await.is_err() {
+        tracing::warn!("the reader of a character device is too slow; the last output is lost");
     }
 }

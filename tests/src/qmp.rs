@@ -21,7 +21,11 @@ pub struct Qmp {
 impl Qmp {
     /// Connects, reads the greeting and negotiates.
     pub fn connect(path: &Path) -> io::Result<Self> {
-        let stream = UnixStream::connect(path)?;
+        Self::on(UnixStream::connect(path)?)
+    }
+
+    /// Reads the greeting on a connected socket and negotiates.
+    pub fn on(stream: UnixStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         let reader = BufReader::new(stream.try_clone()?);
         let mut qmp = Self { stream, reader, greeting: Value::Null, events: VecDeque::new() };

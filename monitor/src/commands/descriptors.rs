@@ -88,7 +88,7 @@ pub(super) fn register(registry: &mut Registry<Env>) {
 }
 
 /// The session that a descriptor can come over.
-fn session(env: &Env) -> Result<&Session, QmpError> {
+pub(super) fn session(env: &Env) -> Result<&Session, QmpError> {
     let text = "No file descriptor supplied via SCM_RIGHTS";
     env.session.as_deref().ok_or_else(|| QmpError::generic(text))
 }

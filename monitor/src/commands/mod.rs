@@ -8,6 +8,8 @@
 
 pub(crate) mod actions;
 pub(crate) mod block;
+pub(crate) mod chardev;
+pub(crate) mod chardev_backend;
 pub(crate) mod command_line;
 pub(crate) mod descriptors;
 pub(crate) mod guest;
@@ -40,6 +42,7 @@ pub(crate) fn registry() -> Registry<Env> {
     block::register(&mut registry);
     descriptors::register(&mut registry);
     sessions::register(&mut registry);
+    chardev::register(&mut registry);
     registry
 }
 

@@ -5,6 +5,7 @@ use super::line::LineReader;
 use super::page::Pager;
 use super::{complete, run_line};
 use crate::core::{Core, Env};
+use devices::chardev::screen;
 use reactor::{Fd, io};
 use std::sync::Arc;
 
@@ -107,20 +108,26 @@ impl HmpSession {
         }
     }
 
-    /// Serves a socket until its end. In the monitor context.
-    pub(crate) async fn serve(mut self, fd: Fd) {
-        let (mut result, _) = io::send_all(&fd, self.banner()).await;
+    /// Serves a stream until its end; without an input for ever. In the monitor context.
+    pub(crate) async fn serve(mut self, input: Option<&Fd>, output: &Fd) {
+        let (mut result, _) = io::write_all(output, self.banner()).await;
+        let Some(input) = input else { return std::future::pending().await };
         let mut buffer = vec![0; 512];
         while result.is_ok() {
-            let (received, back) = io::recv(&fd, buffer).await;
+            let (received, back) = io::read(input, buffer).await;
             buffer = back;
-            let output = match received {
+            let answer = match received {
                 Ok(0) => return,
-                Ok(n) => self.input(buffer.get(..n).unwrap_or_default()).await,
+                Ok(n) => {
+                    // It may have been resized.
+                    let (rows, columns) = screen(output);
+                    self.set_screen(rows, columns);
+                    self.input(buffer.get(..n).unwrap_or_default()).await
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(_) => return,
             };
-            (result, _) = io::send_all(&fd, output).await;
+            (result, _) = io::write_all(output, answer).await;
         }
     }
 }

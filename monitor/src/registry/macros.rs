@@ -158,3 +158,96 @@ macro_rules! qapi_enum {
         }
     };
 }
+
+/// Declares a union: an object with a member of an enumeration, and further members that depend on
+/// its value. The variants are called as those of the enumeration; each holds a `qapi_struct!`.
+#[macro_export]
+macro_rules! qapi_union {
+    (
+        $(#[doc = $doc:literal])*
+        pub enum $name:ident by $kind:ident = $tag:literal {
+            $( $variant:ident($ty:ty), )*
+        }
+    ) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum $name {
+            $( #[doc = ::std::concat!("[`", ::std::stringify!($ty), "`]")] $variant($ty), )*
+        }
+
+        impl $name {
+            /// Which variant it is.
+            pub const fn kind(&self) -> $kind {
+                match self {
+                    $( Self::$variant(_) => $kind::$variant, )*
+                }
+            }
+        }
+
+        impl $crate::registry::Qapi for $name {
+            const TYPE: $crate::registry::Type =
+                $crate::registry::Type::Struct(<Self as $crate::registry::QapiStruct>::INFO);
+
+            fn read(
+                value: $crate::registry::Value,
+                at: $crate::registry::At<'_>,
+            ) -> ::std::result::Result<Self, $crate::QmpError> {
+                match value {
+                    $crate::registry::Value::Object(members) => {
+                        <Self as $crate::registry::QapiStruct>::read_members(members, at)
+                    }
+                    _ => Err($crate::registry::mistyped(at, "object")),
+                }
+            }
+
+            fn write(&self, writer: &mut $crate::wire::Writer) {
+                writer.begin_object();
+                <Self as $crate::registry::QapiStruct>::write_members(self, writer);
+                writer.end_object();
+            }
+        }
+
+        impl $crate::registry::QapiStruct for $name {
+            const INFO: &'static $crate::registry::StructInfo = &$crate::registry::StructInfo {
+                name: ::std::stringify!($name),
+                doc: ::std::concat!($($doc, "\n",)*),
+                members: &[$crate::registry::MemberInfo {
+                    name: $tag,
+                    doc: " Which variant it is.\n",
+                    ty: <$kind as $crate::registry::Qapi>::TYPE,
+                    optional: false,
+                }],
+                variants: Some($crate::registry::VariantsInfo {
+                    tag: $tag,
+                    cases: &[
+                        $( (
+                            $kind::$variant.name(),
+                            <$ty as $crate::registry::QapiStruct>::INFO,
+                        ), )*
+                    ],
+                }),
+            };
+
+            fn take_members(
+                members: &mut $crate::registry::Members,
+                at: $crate::registry::At<'_>,
+            ) -> ::std::result::Result<Self, $crate::QmpError> {
+                match $crate::registry::take_member(members, $tag, at)? {
+                    $( $kind::$variant => {
+                        <$ty as $crate::registry::QapiStruct>::take_members(members, at)
+                            .map(Self::$variant)
+                    } )*
+                }
+            }
+
+            fn write_members(&self, writer: &mut $crate::wire::Writer) {
+                $crate::registry::Qapi::write_member(&self.kind(), $tag, writer);
+                match self {
+                    $( Self::$variant(data) => {
+                        <$ty as $crate::registry::QapiStruct>::write_members(data, writer);
+                    } )*
+                }
+            }
+        }
+    };
+}

@@ -48,6 +48,12 @@ impl Descriptors {
         Ok(())
     }
 
+    /// Takes a named one out, for a command that uses it.
+    pub(crate) fn take_named(&mut self, name: &str) -> Result<Fd, QmpError> {
+        let text = || format!("File descriptor named '{name}' has not been found");
+        self.named.remove(name).ok_or_else(|| QmpError::generic(text()))
+    }
+
     /// `closefd`
     pub(crate) fn close(&mut self, name: &str) -> Result<(), QmpError> {
         self.named.remove(name).map(drop).ok_or_else(|| not_found(name))

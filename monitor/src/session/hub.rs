@@ -5,9 +5,10 @@
 //! queue up behind them: an event emitted before a command returned is sent before its reply.
 
 use super::Session;
+use super::throttle::{Key, PERIOD, Throttle, Verdict};
 use crate::event::{self, Event};
 use crate::wire::{Reader, Style, Writer};
-use reactor::{BottomHalf, Context};
+use reactor::{BottomHalf, Context, sleep};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
@@ -28,6 +29,9 @@ pub(crate) struct Hub {
     events_dropped: AtomicU64,
     sessions: Mutex<Vec<Arc<Session>>>,
     bottom_half: BottomHalf,
+    throttle: Throttle,
+    monitor: Context,
+    this: Weak<Self>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -37,6 +41,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Hub {
     pub(crate) fn new(monitor: &Context) -> Arc<Self> {
         Arc::new_cyclic(|hub: &Weak<Self>| {
+            let this = hub.clone();
             let hub = hub.clone();
             let bottom_half = monitor.bottom_half("monitor-events", move || {
                 if let Some(hub) = hub.upgrade() {
@@ -49,6 +54,9 @@ impl Hub {
                 events_dropped: AtomicU64::new(0),
                 sessions: Mutex::default(),
                 bottom_half,
+                throttle: Throttle::default(),
+                monitor: monitor.clone(),
+                this,
             }
         })
     }
@@ -75,7 +83,20 @@ impl Hub {
         }
     }
 
-    fn emit(&self, message: Vec<u8>) {
+    fn emit(&self, name: &str, message: Vec<u8>) {
+        let Some(key) = Key::of(name, &message) else { return self.send(message) };
+        match self.throttle.take(&key, &message) {
+            Verdict::Kept => return,
+            Verdict::Unlimited => {}
+            Verdict::Send => {
+                let periods = periods(self.this.clone(), key);
+                self.monitor.spawn("event-period", periods).detach();
+            }
+        }
+        self.send(message);
+    }
+
+    fn send(&self, message: Vec<u8>) {
         if self.pending.load(Ordering::Relaxed) < EVENTS_MAX {
             self.post(Post::Event(message));
         } else {
@@ -101,6 +122,16 @@ impl Hub {
         }
         // What was posted meanwhile has scheduled the bottom half again.
         self.pending.fetch_sub(posts.len(), Ordering::AcqRel);
+    }
+}
+
+/// Sends what has been kept back at the end of each period, until nothing was.
+async fn periods(hub: Weak<Hub>, key: Key) {
+    loop {
+        sleep(PERIOD).await;
+        let Some(hub) = hub.upgrade() else { return };
+        let Some(message) = hub.throttle.due(&key) else { return };
+        hub.send(message);
     }
 }
 
@@ -130,10 +161,10 @@ fn prettified(message: &[u8]) -> Vec<u8> {
 pub struct EventSink(pub(crate) Arc<Hub>);
 
 impl EventSink {
-    /// Sends the event, with the time of this call, to every session that has negotiated. Any
-    /// thread; never waits. An event emitted by the handler of a command, or before it, is sent
+    /// Sends the event, with the time of this call, to every session that has negotiated; an event
+    /// that guests can cause at any rate at most once a second. Any thread; never waits. An event emitted by the handler of a command, or before it, is sent
     /// before that command's reply.
     pub fn emit<E: Event>(&self, event: &E) {
-        self.0.emit(event::message(event, Style::Line, SystemTime::now()));
+        self.0.emit(E::NAME, event::message(event, Style::Line, SystemTime::now()));
     }
 }

@@ -7,16 +7,15 @@ pub(crate) mod endpoint;
 pub(crate) mod fair;
 pub(crate) mod hub;
 pub(crate) mod latency;
-pub(crate) mod listener;
 mod outbox;
-pub(crate) mod peer;
 pub(crate) mod serve;
+mod throttle;
 
 use crate::wire::Style;
 use descriptors::Descriptors;
+use devices::chardev::Peer;
 use latency::{Latencies, Timing};
 use outbox::{Class, Outbox};
-use peer::Peer;
 use reactor::sync::Notify;
 use reactor::{Context, Fd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

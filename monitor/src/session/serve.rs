@@ -2,7 +2,6 @@
 
 use super::descriptors::FDS_PER_MESSAGE_MAX;
 use super::latency::Timing;
-use super::peer::Peer;
 use super::{Session, outbox};
 use crate::commands::greeting;
 use crate::core::{Core, Env};
@@ -10,6 +9,7 @@ use crate::dispatch::{BadRequest, Request, qmp_dispatch};
 use crate::error::QmpError;
 use crate::registry::{Command, Value};
 use crate::wire::{Reader, Style, SyntaxError};
+use devices::chardev::Peer;
 use futures_util::future::{Either, select};
 use reactor::{Fd, io};
 use std::pin::pin;

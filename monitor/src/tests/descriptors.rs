@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 /// Sends a request, and descriptors along with its first byte.
-fn send_with(client: &Client, request: &Value, files: &[&UnixStream]) {
+fn send_with<F: AsRawFd>(client: &Client, request: &Value, files: &[&F]) {
     let fds: Vec<_> = files.iter().map(|file| file.as_raw_fd()).collect();
     let text = request.to_string();
     let bytes = [IoSlice::new(text.as_bytes())];
@@ -19,12 +19,12 @@ fn send_with(client: &Client, request: &Value, files: &[&UnixStream]) {
     assert_eq!(sent, text.len());
 }
 
-fn ask_with(client: &mut Client, request: &Value, files: &[&UnixStream]) -> Value {
+pub(super) fn ask_with<F: AsRawFd>(client: &mut Client, request: &Value, files: &[&F]) -> Value {
     send_with(client, request, files);
     client.message()
 }
 
-fn getfd(name: &str) -> Value {
+pub(super) fn getfd(name: &str) -> Value {
     json!({"execute": "getfd", "arguments": {"fdname": name}})
 }
 

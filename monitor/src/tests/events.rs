@@ -2,11 +2,13 @@
 
 use super::client::Client;
 use super::stage::{Stage, stage};
-use crate::event::{Powerdown, Stop};
+use crate::event::{Event, Powerdown, Stop};
 use crate::machine::RunState;
 use crate::wire::Style;
-use crate::{Address, Endpoint};
+use crate::{Endpoint, qapi_struct};
+use devices::chardev::Address;
 use serde_json::json;
+use std::time::{Duration, Instant};
 
 #[test]
 fn the_event_of_a_command_comes_before_its_reply() {
@@ -105,6 +107,35 @@ fn a_flood_of_events_is_bounded() {
             events += 1;
         }
         assert_eq!(events, 1024);
+    });
+}
+
+qapi_struct! {
+    /// The guest has set its clock.
+    pub struct RtcChange {
+        /// By so many seconds.
+        pub offset: i64 = "offset",
+    }
+}
+
+impl Event for RtcChange {
+    const NAME: &'static str = "RTC_CHANGE";
+}
+
+#[test]
+fn events_of_guests_come_once_a_second_and_the_last_one_counts() {
+    stage(|stage| {
+        let mut client = stage.client();
+        let start = Instant::now();
+        for offset in 0..100 {
+            stage.events.emit(&RtcChange { offset });
+        }
+        assert_eq!(client.message()["data"]["offset"], json!(0));
+        // Others are not held up.
+        stage.events.emit(&Stop {});
+        assert_eq!(client.message()["event"], json!("STOP"));
+        assert_eq!(client.message()["data"]["offset"], json!(99));
+        assert!(start.elapsed() >= Duration::from_secs(1));
     });
 }
 

@@ -12,6 +12,7 @@ use crate::registry::{Command, Handler, Members, Value};
 use crate::wire::{Style, Writer};
 use crate::{Actions, BoxFuture, Endpoint, Monitor, QmpError};
 use devices::block::graph::BlockGraph;
+use devices::chardev::{Backend, Chardevs};
 use reactor::Reactors;
 use reactor::sync::oneshot;
 use serde_json::json;
@@ -31,10 +32,17 @@ enum Change {
     Runs,
     CpusGone,
     SessionGone,
+    ChardevsGone,
 }
 
-const CHANGES: [Change; 5] =
-    [Change::Stopped, Change::ShutDown, Change::Runs, Change::CpusGone, Change::SessionGone];
+const CHANGES: [Change; 6] = [
+    Change::Stopped,
+    Change::ShutDown,
+    Change::Runs,
+    Change::CpusGone,
+    Change::SessionGone,
+    Change::ChardevsGone,
+];
 
 /// A machine whose methods wait as a real one does, and which notes what must not happen.
 struct Model {
@@ -44,6 +52,7 @@ struct Model {
     actions: Actions,
     ram: Ram,
     block: Arc<BlockGraph>,
+    chardevs: Chardevs,
 }
 
 impl Model {
@@ -55,6 +64,7 @@ impl Model {
             actions: Actions::default(),
             ram: Ram::from_ranges(&[(GuestAddress(0), RAM_BYTES as usize)]).unwrap(),
             block: BlockGraph::new(reactors),
+            chardevs: Chardevs::new(reactors.iohandler(), || {}),
         }
     }
 
@@ -79,6 +89,9 @@ impl Model {
 impl Machine for Model {
     fn name(&self) -> Option<String> {
         None
+    }
+    fn chardevs(&self) -> &Chardevs {
+        &self.chardevs
     }
     fn run_state(&self) -> RunState {
         *self.state.lock().unwrap()
@@ -154,8 +167,11 @@ impl Machine for Model {
 /// A command and what it is given. Commands that are not here get nothing.
 fn arguments(command: &str, directory: &Path) -> Vec<Value> {
     let dump = json!({"val": 0, "size": 200_000, "filename": directory.join("dump")});
+    let file = json!({"type": "file", "data": {"out": directory.join("out")}});
     match command {
         "memsave" | "pmemsave" => vec![dump],
+        "chardev-add" => vec![json!({"id": "new", "backend": file})],
+        "chardev-change" => vec![json!({"id": "kept", "backend": file})],
         "human-monitor-command" => ["stop", "cont", "info cpus", "x 0", "system_wakeup"]
             .map(|line| json!({"command-line": line}))
             .to_vec(),
@@ -205,6 +221,9 @@ fn judge(at: &str, command: &str, change: Change, before: RunState, model: &Mode
     // A guest that has shut down runs only after a reset.
     let shut_down = o.changed && change == Change::ShutDown;
     assert!(!shut_down || after != RunState::Running, "{at}: a guest that had shut down runs on");
+    // What was removed does not come back as what it has been changed into.
+    let removed = o.changed && change == Change::ChardevsGone && command == "chardev-change";
+    assert!(!removed || model.chardevs.list().is_empty(), "{at}: what was removed is back");
     if command == "cont" && o.reply.is_ok() && change != Change::Stopped {
         assert!(after == RunState::Running || shut_down, "{at}: {after} after cont");
     }
@@ -225,6 +244,8 @@ async fn every_point(
     for at in 2.. {
         model.set(before);
         *model.cpus.lock().unwrap() = 2;
+        model.chardevs.clear();
+        model.chardevs.add("kept", Backend::Null).await.unwrap();
         let client = Client::connect(socket);
         let session = loop {
             if let Some(session) = core.hub.sessions().pop() {
@@ -241,6 +262,7 @@ async fn every_point(
             Change::Runs => drop(model.set(RunState::Running)),
             Change::CpusGone => *model.cpus.lock().unwrap() = 0,
             Change::SessionGone => drop(client.take()),
+            Change::ChardevsGone => model.chardevs.clear(),
         })
         .await;
         let name = format!("{command} {arguments} in {before}, {change:?} before poll {at}");

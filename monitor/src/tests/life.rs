@@ -3,7 +3,8 @@
 use super::client::Client;
 use super::stage::{FakeMachine, stage};
 use crate::wire::Style;
-use crate::{Address, Endpoint, ListenError, Machine, Monitor};
+use crate::{Endpoint, Machine, Monitor};
+use devices::chardev::{Address, listener::ListenError};
 use reactor::sync::oneshot;
 use serde_json::json;
 use std::io::Read;
@@ -83,7 +84,7 @@ fn a_socket_that_was_replaced_is_not_removed() {
 #[test]
 fn tcp_is_served_too() {
     stage(|stage| {
-        let endpoint = Endpoint::parse("tcp::0,server=on,wait=off").unwrap();
+        let endpoint = Endpoint::tcp("127.0.0.1:0".parse().unwrap());
         let Address::Tcp(address) = stage.monitor.listen_qmp(&endpoint, Style::Line).unwrap()
         else {
             panic!("a TCP endpoint has a TCP address");
@@ -121,8 +122,7 @@ fn in_band_commands_wait_for_the_machine_and_nothing_else_does() {
 fn an_abstract_socket_leaves_no_file() {
     stage(|stage| {
         let name = format!("ringvisor-test-{}", std::process::id());
-        let text = format!("unix:{name},server=on,wait=off,abstract=on");
-        let endpoint = Endpoint::parse(&text).unwrap();
+        let endpoint = Endpoint { address: Address::Abstract(name.clone()), ..Endpoint::unix("") };
         let monitor = Monitor::new(&stage.reactors);
         monitor.listen_qmp(&endpoint, Style::Line).unwrap();
         let error = stage.monitor.listen_qmp(&endpoint, Style::Line).unwrap_err();

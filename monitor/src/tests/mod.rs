@@ -1,6 +1,7 @@
 //! The monitor as its clients see it: real sockets, real reactors, a machine that only remembers.
 
 mod block;
+mod chardev;
 mod client;
 mod contexts;
 mod descriptors;

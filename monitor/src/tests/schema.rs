@@ -17,6 +17,15 @@ use std::path::PathBuf;
 
 /// Where ours and QEMU's differ, and why.
 const DIFFERENCES: &[(&str, &str)] = &[
+    (
+        "chardev-add: arguments.backend has other variants",
+        "those of the kinds that are not there, see below",
+    ),
+    ("chardev-add: arguments.backend(socket).data.addr has other variants", "no vsock addresses"),
+    (
+        "chardev-add: arguments.backend(socket).data.reconnect has other features",
+        "QEMU marks it as deprecated; members have no features here",
+    ),
     ("GUEST_PANICKED: data.info is QEMU's only", "no source of such information is emulated"),
     (
         "human-monitor-command: feature savevm-monitor-nodes is QEMU's only",
@@ -44,6 +53,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
 /// Words that QEMU's enumerations have and ours lack.
 const FEWER_WORDS: &[(&str, &str)] = &[
     ("blockdev-add: arguments.driver", "the other drivers are not there"),
+    ("chardev-add: arguments.backend(socket).data.addr.type", "no vsock addresses"),
+    ("chardev-add: arguments.backend.type", "kinds without a use here, or with hardware behind"),
     ("query-cpus-fast: return[].target", "x86_64 only"),
     ("query-target: return.arch", "x86_64 only"),
 ];

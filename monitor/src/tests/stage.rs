@@ -12,6 +12,7 @@ use crate::{
     PciDeviceInfo, PciInfo, PciMemoryRegion, QmpError, commands, qapi_struct,
 };
 use devices::block::graph::BlockGraph;
+use devices::chardev::Chardevs;
 use reactor::Reactors;
 use reactor::sync::{Notify, oneshot};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -181,6 +182,7 @@ pub(super) struct FakeMachine {
     pub(super) actions: Actions,
     pub(super) ram: Ram,
     block: Arc<BlockGraph>,
+    pub(super) chardevs: Chardevs,
 }
 
 /// The size of its memory.
@@ -188,6 +190,7 @@ pub(super) const RAM_BYTES: u64 = 1 << 20;
 
 impl FakeMachine {
     pub(super) fn new(events: EventSink, reactors: &Reactors) -> Self {
+        let chardevs = Chardevs::new(reactors.iohandler(), || {});
         Self {
             state: Mutex::new(RunState::Running),
             events,
@@ -196,6 +199,7 @@ impl FakeMachine {
             ram: Ram::from_ranges(&[(GuestAddress(0), RAM_BYTES as usize)]).unwrap(),
             actions: Actions::default(),
             block: BlockGraph::new(reactors),
+            chardevs,
         }
     }
 
@@ -219,6 +223,10 @@ impl Machine for FakeMachine {
 
     fn name(&self) -> Option<String> {
         Some("fake".to_owned())
+    }
+
+    fn chardevs(&self) -> &Chardevs {
+        &self.chardevs
     }
 
     fn run_state(&self) -> RunState {

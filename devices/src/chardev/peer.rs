@@ -7,15 +7,18 @@ use std::os::fd::AsFd;
 
 /// A process at the other end, as it was when it connected (unix(7), `SO_PEERCRED`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Peer {
-    pub(crate) pid: i32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+pub struct Peer {
+    /// Process id.
+    pub pid: i32,
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
 }
 
 impl Peer {
-    /// `None`: the socket has none, as one of TCP.
-    pub(crate) fn of(fd: &Fd) -> Option<Self> {
+    /// Who is at the other end of `fd`; `None`: the socket has none, as one of TCP.
+    pub fn of(fd: &Fd) -> Option<Self> {
         // A TCP socket answers too, with -1.
         let found = getsockopt(&fd.as_fd(), sockopt::PeerCredentials).ok()?;
         let peer = Self { pid: found.pid(), uid: found.uid(), gid: found.gid() };
@@ -40,7 +43,8 @@ pub struct AllowList {
 }
 
 impl AllowList {
-    pub(crate) fn admits(&self, peer: Peer) -> bool {
+    /// Whether the peer may connect.
+    pub fn admits(&self, peer: Peer) -> bool {
         let own = nix::unistd::Uid::effective().as_raw();
         peer.uid == 0
             || peer.uid == own

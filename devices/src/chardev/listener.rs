@@ -1,6 +1,6 @@
 //! Listening sockets: how they come to be, and what remains of them.
 
-use super::endpoint::Address;
+use super::address::Address;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// Why a monitor cannot listen.
+/// Why a socket cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// Another process listens there.
@@ -36,15 +36,16 @@ pub enum ListenError {
 
 /// A socket that listens. The file of a UNIX socket goes with it.
 #[derive(Debug)]
-pub(crate) struct Listening {
-    pub(crate) fd: Fd,
+pub struct Listening {
+    /// The socket.
+    pub fd: Fd,
     /// Where clients connect; a TCP port 0 has become the one that was assigned.
-    pub(crate) address: Address,
+    pub address: Address,
     _file: Option<SocketFile>,
 }
 
 /// Starts to listen. Blocks for the time of the system calls only.
-pub(crate) fn open(address: &Address) -> Result<Listening, ListenError> {
+pub fn open(address: &Address) -> Result<Listening, ListenError> {
     match address {
         Address::Unix(path) => open_unix(address, path),
         Address::Abstract(name) => open_abstract(address, name),
@@ -121,6 +122,11 @@ fn clear_the_way(address: &Address, path: &Path, name: &UnixAddr) -> Result<(), 
     }
 }
 
+/// Whether an error of accept(2) is about one client only.
+pub fn is_of_the_client(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNABORTED))
+}
+
 /// The file of a UNIX socket; removed on drop if it is still the same.
 #[derive(Debug)]
 struct SocketFile {
@@ -144,7 +150,7 @@ impl Drop for SocketFile {
         if identity(&self.path).is_ok_and(|now| now == self.identity)
             && let Err(error) = fs::remove_file(&self.path)
         {
-            tracing::warn!(path = %self.path.display(), %error, "the monitor's socket stays behind");
+            tracing::warn!(path = %self.path.display(), %error, "the socket file stays behind");
         }
     }
 }
