@@ -8,6 +8,7 @@
 //! | buses: [`Bus`], [`BusKind`] | `bus` | any; changes in `main` |
 //! | the tree: add, remove, find, reset | [`DeviceTree`] | `main`; look-ups any |
 //! | what a device is made from: [`Setup`], [`Resources`] | `setup` | `main` |
+//! | the SCSI bus of an adapter | `scsi_bus` | `main` |
 //! | disks by id: [`Drives`] | `drives` | `main` |
 //!
 //! Writers are in `main`. Readers walk a bus's children inside a read-side section, on any thread,
@@ -20,6 +21,7 @@ mod drives;
 mod pci_bus;
 pub mod property;
 mod request;
+mod scsi_bus;
 mod setup;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ mod add;
 mod properties;
 mod readers;
 mod remove;
+mod scsi;
 
 use super::*;
 use crate::CommandError;

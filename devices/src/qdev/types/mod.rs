@@ -1,7 +1,10 @@
 //! Types of devices by name.
 
+pub(super) mod scsi_disk;
 pub(super) mod virtio_blk;
 pub(super) mod virtio_pci;
+pub(super) mod virtio_rng;
+pub(super) mod virtio_scsi;
 
 use super::BoxFuture;
 use super::device::Realized;
@@ -97,6 +100,7 @@ pub(super) const TREE: &[TypeInfo] = &[
     TypeInfo { name: "object", parent: None, is_abstract: true },
     base("bus", "object"),
     part("PCI", "bus"),
+    part("SCSI", "bus"),
     part("container", "object"),
     base("machine", "object"),
     part("pc-machine", "machine"),
@@ -104,6 +108,10 @@ pub(super) const TREE: &[TypeInfo] = &[
     base("pci-device", "device"),
     base("virtio-pci", "pci-device"),
     base("virtio-blk-pci-base", "virtio-pci"),
+    base("virtio-rng-pci-base", "virtio-pci"),
+    base("virtio-scsi-pci-base", "virtio-pci"),
+    base("scsi-device", "device"),
+    base("scsi-disk-base", "scsi-device"),
     part("i440FX", "pci-device"),
     base("system-bus-device", "device"),
     part("i440FX-pcihost", "system-bus-device"),
@@ -125,7 +133,13 @@ fn is_help(text: &str) -> bool {
     matches!(text, "help" | "?")
 }
 
-const DEVICES: &[&DeviceType] = &[&virtio_blk::VIRTIO_BLK_PCI];
+const DEVICES: &[&DeviceType] = &[
+    &virtio_blk::VIRTIO_BLK_PCI,
+    &virtio_rng::VIRTIO_RNG_PCI,
+    &virtio_scsi::VIRTIO_SCSI_PCI,
+    &scsi_disk::SCSI_HD,
+    &scsi_disk::SCSI_CD,
+];
 
 /// The types of a machine's devices.
 #[derive(Clone, Debug)]
@@ -198,5 +212,34 @@ impl Types {
             let _infallible = writeln!(text, "{}\n", lines.join("\n"));
         }
         text
+    }
+}
+
+/// Bytes of the smallest block.
+const BLOCK_MIN: u64 = 512;
+/// What QEMU's properties allow; the devices themselves take less.
+const BLOCK_MAX: u64 = 2 << 20;
+const BLOCK_HELP: &str = "A power of two between 512 B and 2 MiB";
+
+/// A block size; `None`: it is not set.
+fn block_size(setup: &Setup<'_>, name: &str) -> Result<Option<u32>, CommandError> {
+    let size = setup.properties.uint(name);
+    if size == 0 {
+        return Ok(None);
+    }
+    if !size.is_power_of_two() || !(BLOCK_MIN..=BLOCK_MAX).contains(&size) {
+        return Err(CommandError::generic(format!(
+            "parameter {name} must be a power of 2 between {BLOCK_MIN} and {BLOCK_MAX}"
+        )));
+    }
+    Ok(Some(size as u32))
+}
+
+/// The property `write-cache` of a disk; `None`: as the drive says.
+fn write_cache(setup: &Setup<'_>) -> Option<bool> {
+    match setup.properties.text("write-cache") {
+        Some("on") => Some(true),
+        Some("off") => Some(false),
+        _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use super::virtio_pci::{
     IOTHREAD_PROPERTIES, VIRTIO_PCI_PROPERTIES, queue_contexts, realize_virtio,
 };
-use super::{DeviceType, PCI_PROPERTIES};
+use super::{BLOCK_HELP, BLOCK_MIN, DeviceType, PCI_PROPERTIES, block_size, write_cache};
 use crate::error::CommandError;
 use crate::qdev::property::{Kind, Property};
 use crate::qdev::setup::Setup;
@@ -20,11 +20,6 @@ const AUTO: u64 = 0xffff;
 const QUEUES_AUTO_MAX: u32 = 16;
 const QUEUES_MAX: u64 = 1024;
 const QUEUE_SIZE_MAX: u64 = 1024;
-const BLOCK_MIN: u64 = 512;
-/// What QEMU's properties allow; the device itself takes less.
-const BLOCK_MAX: u64 = 2 << 20;
-
-const BLOCK_HELP: &str = "A power of two between 512 B and 2 MiB";
 
 const PROPERTIES: &[Property] = &[
     Property::new("drive", Kind::Drive)
@@ -75,11 +70,7 @@ async fn realize(setup: Setup<'_>) -> Result<Arc<dyn Realized>, CommandError> {
         queue_size,
         logical_block: logical,
         physical_block: Some(physical),
-        writeback: match setup.properties.text("write-cache") {
-            Some("on") => Some(true),
-            Some("off") => Some(false),
-            _ => None,
-        },
+        writeback: write_cache(&setup),
     };
     let blk =
         VirtioBlk::new(disk, options).map_err(|error| CommandError::generic(error.to_string()))?;
@@ -127,18 +118,4 @@ fn queue_size(setup: &Setup<'_>) -> Result<u16, CommandError> {
         _ => return Ok(size as u16),
     };
     Err(CommandError::generic(text))
-}
-
-/// `None`: it is not set.
-fn block_size(setup: &Setup<'_>, name: &str) -> Result<Option<u32>, CommandError> {
-    let size = setup.properties.uint(name);
-    if size == 0 {
-        return Ok(None);
-    }
-    if !size.is_power_of_two() || !(BLOCK_MIN..=BLOCK_MAX).contains(&size) {
-        return Err(CommandError::generic(format!(
-            "parameter {name} must be a power of 2 between {BLOCK_MIN} and {BLOCK_MAX}"
-        )));
-    }
-    Ok(Some(size as u32))
 }

@@ -1,0 +1,56 @@
+//! `virtio-rng-pci`.
+
+use super::virtio_pci::{VIRTIO_PCI_PROPERTIES, realize_virtio};
+use super::{DeviceType, PCI_PROPERTIES};
+use crate::error::CommandError;
+use crate::qdev::property::{Kind, Property};
+use crate::qdev::setup::Setup;
+use crate::qdev::{BoxFuture, Realized};
+use crate::virtio::rng::{Entropy, RateLimit, VirtioRng};
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+
+const PROPERTIES: &[Property] = &[
+    Property::uint("max-bytes", Kind::U64, i64::MAX as u64)
+        .help("Bytes given to the guest in a period at most"),
+    Property::uint("period", Kind::U32, 1 << 16).help("The period, in milliseconds"),
+];
+
+pub(super) const VIRTIO_RNG_PCI: DeviceType = DeviceType {
+    name: "virtio-rng-pci",
+    alias: Some("virtio-rng"),
+    parent: "virtio-rng-pci-base",
+    category: "Misc",
+    bus: "PCI",
+    description: None,
+    properties: &[PROPERTIES, VIRTIO_PCI_PROPERTIES, PCI_PROPERTIES],
+    realize: |setup| Box::pin(realize(setup)) as BoxFuture<'_, _>,
+};
+
+async fn realize(setup: Setup<'_>) -> Result<Arc<dyn Realized>, CommandError> {
+    let bytes = setup.properties.uint("max-bytes");
+    if bytes > i64::MAX as u64 {
+        let text = "'max-bytes' parameter must be non-negative, and less than 2^63";
+        return Err(CommandError::generic(text));
+    }
+    let period = setup.properties.uint("period");
+    if period == 0 {
+        let text = "'period' parameter expects a positive integer";
+        return Err(CommandError::generic(text));
+    }
+    setup.step("entropy")?;
+    let entropy = Entropy::system().await.map_err(|error| {
+        CommandError::generic(format!("the host's source of entropy cannot be opened: {error}"))
+    })?;
+    setup.step("device")?;
+    // The default is far beyond what can be read: no limit.
+    let limited = bytes != i64::MAX as u64;
+    let limit = RateLimit { bytes, period: Duration::from_millis(period) };
+    let rng = VirtioRng::new(Arc::new(entropy), limited.then_some(limit))
+        .map_err(|error| CommandError::generic(error.to_string()))?;
+    let cores = setup.resources.cores.clone();
+    realize_virtio(&setup, Arc::new(rng), cores, None, |name| {
+        (name == "disable-legacy").then(|| Value::from("on"))
+    })
+}
