@@ -125,7 +125,8 @@ pub(crate) async fn run(
     let console = console_fd(&config.serial).await?;
     let monitor = Arc::new(Monitor::new(&reactors));
     let (output, requests) = (Arc::clone(&prepared.output), Arc::clone(&prepared.requests));
-    let machine = Machine::new(prepared, &config, &reactors, (drives, block), monitor.events()).await?;
+    let machine =
+        Machine::new(prepared, &config, &reactors, (drives, block), monitor.events()).await?;
     let machine = Arc::new(machine);
     listen(&monitor, &config)?;
     let controlled = Arc::clone(&machine) as Arc<dyn monitor::Machine>;
