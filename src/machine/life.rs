@@ -158,6 +158,9 @@ impl Machine {
         if let Err(error) = self.drives.close_all().await {
             result = result.and(Err(format!("an image could not be flushed: {error}")));
         }
+        if let Err(error) = self.block.close_all().await {
+            result = result.and(Err(format!("a node could not be flushed: {error}")));
+        }
         self.processors.stop().await;
         result
     }

@@ -1,5 +1,8 @@
 //! The DSDT: what cannot be enumerated otherwise (ACPI 6.5, chapters 5, 6 and 19).
 
+use super::gpe::{GPE0_LEN, GPE0_PORT};
+use super::hotplug::{HOTPLUG_LEN, HOTPLUG_PORT};
+use super::hotplug_aml;
 use super::pm::{PM_LEN, PM1_EVENT_PORT, SLEEP_TYPE_S5};
 use super::tables::{AcpiConfig, OEM_ID, OEM_REVISION, OEM_TABLE_ID, bytes_of};
 use crate::legacy::{
@@ -25,7 +28,7 @@ const PROCESSOR_OBJECTS_MAX: usize = 1024;
 const EVENT_PORTS: std::ops::Range<u16> = 0xae00..0xb000;
 
 /// A piece of AML that has been made already.
-struct Encoded(Vec<u8>);
+pub(super) struct Encoded(Vec<u8>);
 
 impl Aml for Encoded {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
@@ -34,7 +37,7 @@ impl Aml for Encoded {
 }
 
 impl Encoded {
-    fn new(aml: &dyn Aml) -> Self {
+    pub(super) fn new(aml: &dyn Aml) -> Self {
         Self(bytes_of(aml))
     }
 }
@@ -51,15 +54,16 @@ pub(super) fn dsdt(config: &AcpiConfig) -> Vec<u8> {
     let mut table = Sdt::new(*b"DSDT", HEADER_BYTES, REVISION, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     let mut body = bytes_of(&scope);
     body.extend(soft_off().0);
+    body.extend(hotplug_aml::event().0);
     table.append_slice(&body);
     table.as_slice().to_vec()
 }
 
-fn name(path: &str, value: &dyn Aml) -> Encoded {
+pub(super) fn name(path: &str, value: &dyn Aml) -> Encoded {
     Encoded::new(&Name::new(path.into(), value))
 }
 
-fn device(path: &str, children: &[Encoded]) -> Encoded {
+pub(super) fn device(path: &str, children: &[Encoded]) -> Encoded {
     let children = children.iter().map(|child| child as &dyn Aml).collect();
     Encoded::new(&Device::new(path.into(), children))
 }
@@ -86,18 +90,17 @@ fn soft_off() -> Encoded {
 
 // PCI Firmware 3.0, section 4.
 fn pci_root(config: &AcpiConfig) -> Encoded {
-    device(
-        "PCI0",
-        &[
-            name("_HID", &EISAName::new("PNP0A08")),
-            name("_CID", &EISAName::new("PNP0A03")),
-            name("_UID", &0u8),
-            name("_SEG", &0u8),
-            name("_BBN", &0u8),
-            resources(&pci_windows(config)),
-            interrupt_routing(),
-        ],
-    )
+    let mut children = vec![
+        name("_HID", &EISAName::new("PNP0A08")),
+        name("_CID", &EISAName::new("PNP0A03")),
+        name("_UID", &0u8),
+        name("_SEG", &0u8),
+        name("_BBN", &0u8),
+        resources(&pci_windows(config)),
+        interrupt_routing(),
+    ];
+    children.extend(hotplug_aml::in_root_bridge());
+    device("PCI0", &children)
 }
 
 // What the host bridge passes on: ports but for those of configuration accesses and of events, and
@@ -147,7 +150,16 @@ fn interrupt_routing() -> Encoded {
 fn motherboard() -> Encoded {
     let size = (layout::ECAM.end - layout::ECAM.start) as u32;
     let ecam = Memory32Fixed::new(true, layout::ECAM.start as u32, size);
-    pnp("MBRD", "PNP0C02", &[Encoded::new(&ecam), ports(PM1_EVENT_PORT, PM_LEN)])
+    pnp(
+        "MBRD",
+        "PNP0C02",
+        &[
+            Encoded::new(&ecam),
+            ports(PM1_EVENT_PORT, PM_LEN),
+            ports(GPE0_PORT, GPE0_LEN),
+            ports(HOTPLUG_PORT, HOTPLUG_LEN),
+        ],
+    )
 }
 
 fn serial() -> Encoded {

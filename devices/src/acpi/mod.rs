@@ -3,6 +3,7 @@
 mod dsdt;
 mod gpe;
 mod hotplug;
+mod hotplug_aml;
 mod madt;
 mod pm;
 mod tables;

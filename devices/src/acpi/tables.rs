@@ -1,5 +1,6 @@
 //! The tables outside AML, and where they lie in guest memory (ACPI 6.5, section 5.2).
 
+use super::gpe::{GPE0_LEN, GPE0_PORT};
 use super::pm::{PM_TIMER_PORT, PM1_CONTROL_PORT, PM1_EVENT_PORT, SCI_GSI};
 use super::{dsdt, madt};
 use crate::pci::{RESET_PORT, RESET_VALUE};
@@ -169,6 +170,9 @@ fn fadt(dsdt: u64, facs: u64) -> Vec<u8> {
     fadt.pm_tmr_blk = u32::from(PM_TIMER_PORT).into();
     fadt.x_pm_tmr_blk = port(PM_TIMER_PORT, 32, AccessSize::DwordAccess);
     fadt.pm_tmr_len = 4;
+    fadt.gpe0_blk = u32::from(GPE0_PORT).into();
+    fadt.x_gpe0_blk = port(GPE0_PORT, 32, AccessSize::ByteAccess);
+    fadt.gpe0_blk_len = GPE0_LEN as u8;
     // Above these latencies C2 and C3 are not supported.
     fadt.p_lvl2_lat = 0xfff.into();
     fadt.p_lvl3_lat = 0xfff.into();

@@ -67,6 +67,7 @@ fn fadt_names_the_registers_and_the_reset() {
     assert_eq!(u32_at(fadt, 48), 0, "no SMI port: always in ACPI mode");
     assert_eq!((u32_at(fadt, 56), u32_at(fadt, 64), u32_at(fadt, 76)), (0x600, 0x604, 0x608));
     assert_eq!((fadt.bytes[88], fadt.bytes[89], fadt.bytes[91]), (4, 2, 4), "lengths");
+    assert_eq!((u32_at(fadt, 80), fadt.bytes[92]), (0xafe0, 4), "general-purpose events");
     assert_eq!(fadt.bytes[108], 0x32, "century");
     let flags = u32_at(fadt, 112);
     assert_eq!(flags >> 4 & 1, 0, "a fixed power button");
@@ -174,4 +175,16 @@ fn installed_tables_are_in_guest_memory() {
         ram.read_slice(&mut bytes, GuestAddress(table.address)).unwrap();
         assert_eq!(bytes, table.bytes, "{}", table.signature);
     }
+}
+
+/// What Linux looks for: slots that can eject, and the event that leads to their notification.
+#[test]
+fn dsdt_has_a_slot_for_each_device_that_can_come() {
+    let tables = build(&config(1)).unwrap();
+    let dsdt = &tables.find("DSDT").unwrap().bytes;
+    let count =
+        |name: &str| dsdt.windows(name.len()).filter(|window| *window == name.as_bytes()).count();
+    assert_eq!((count("_EJ0"), count("_ADR")), (31, 31));
+    assert_eq!((count("S08_"), count("SF8_")), (2, 2), "made once, notified once");
+    assert_eq!((count("S00_"), count("_E01")), (0, 1), "the host bridge stays");
 }
