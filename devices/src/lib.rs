@@ -11,6 +11,7 @@
 //! | [`qdev`] | device types, the device tree, buses, hot-plug | `main`; look-ups any |
 //! | [`objects`] | what users create beside devices: I/O threads, secrets, limits | `main`; look-ups any |
 //! | [`chardev`] | streams of bytes to the outside: sockets, terminals, files | `iohandler` |
+//! | [`net`] | network back ends by id | `main`; data on cores |
 //! | [`legacy`] | serial port, clock, keyboard controller, debug ports, fw_cfg | vCPU threads |
 //! | [`clock`], [`request`] | the time devices see, what guests ask of the machine | any |
 //! | [`error`] | why a command that acts on devices failed | any |
@@ -25,11 +26,13 @@ pub mod chardev;
 pub mod clock;
 pub mod error;
 pub mod legacy;
+pub mod net;
 pub mod objects;
 pub mod pci;
 pub mod qdev;
 pub mod request;
 pub mod scsi;
+mod signal;
 #[cfg(test)]
 mod test_platform;
 pub mod virtio;

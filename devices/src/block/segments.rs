@@ -45,12 +45,17 @@ struct Window {
 struct Storage {
     ram: Arc<GuestMemoryMmap<()>>,
     raw: NonNull<[RawSegment]>,
+    /// Memory whose contents nobody looks at.
+    scratch: NonNull<[u8]>,
 }
 
 impl Drop for Storage {
     fn drop(&mut self) {
-        // SAFETY: `raw` came from a box in `SegmentTable::new` and is freed here only.
-        drop(unsafe { Box::from_raw(self.raw.as_ptr()) });
+        // SAFETY: both came from boxes in `SegmentTable::with_scratch` and are freed here only.
+        unsafe {
+            drop(Box::from_raw(self.raw.as_ptr()));
+            drop(Box::from_raw(self.scratch.as_ptr()));
+        }
     }
 }
 
@@ -65,16 +70,27 @@ impl SegmentTable {
     /// A table of `slots` lists with up to `per_slot` segments in `ram`. Takes memory as slots
     /// are used.
     pub fn new(ram: Arc<GuestMemoryMmap<()>>, slots: usize, per_slot: usize) -> Self {
-        let raw = Box::leak(vec![[0, 0]; slots * per_slot].into_boxed_slice());
+        Self::with_scratch(ram, slots, per_slot, 0)
+    }
+
+    /// As [`new`](Self::new), with `scratch` bytes for [`Segments::push_scratch`].
+    pub(crate) fn with_scratch(
+        ram: Arc<GuestMemoryMmap<()>>,
+        slots: usize,
+        per_slot: usize,
+        scratch: usize,
+    ) -> Self {
+        let raw = NonNull::from(Box::leak(vec![[0, 0]; slots * per_slot].into_boxed_slice()));
+        let scratch = NonNull::from(Box::leak(vec![0; scratch].into_boxed_slice()));
         Self {
-            storage: Rc::new(Storage { ram, raw: NonNull::from(raw) }),
+            storage: Rc::new(Storage { ram, raw, scratch }),
             windows: vec![Window::default(); slots].into_boxed_slice(),
             per_slot,
         }
     }
 
     /// What must outlive every operation on the lists: the segments and guest RAM.
-    pub(super) fn keep(&self) -> Rc<dyn Any> {
+    pub(crate) fn keep(&self) -> Rc<dyn Any> {
         Rc::clone(&self.storage) as Rc<dyn Any>
     }
 
@@ -92,13 +108,14 @@ impl SegmentTable {
         let raw = unsafe {
             std::slice::from_raw_parts_mut(raw.as_ptr().add(slot * self.per_slot), self.per_slot)
         };
-        Segments { ram: &self.storage.ram, raw, window }
+        Segments { ram: &self.storage.ram, scratch: self.storage.scratch, raw, window }
     }
 }
 
 /// The scatter list of one request.
 pub struct Segments<'a> {
     ram: &'a GuestMemoryMmap<()>,
+    scratch: NonNull<[u8]>,
     raw: &'a mut [RawSegment],
     window: &'a mut Window,
 }
@@ -152,6 +169,11 @@ impl Segments<'_> {
         {
             *last_len += len;
         } else {
+            if end == self.raw.len() && start > 0 {
+                self.raw.copy_within(start..end, 0);
+                *self.window = Window { start: 0, end: end - start, ..*self.window };
+            }
+            let end = self.window.end;
             *self.raw.get_mut(end).ok_or(SegmentError::Full)? = [base, len];
             self.window.end += 1;
         }
@@ -218,9 +240,16 @@ impl Segments<'_> {
         self.push_host(bytes.as_ptr().expose_provenance(), bytes.len()).is_ok()
     }
 
+    /// Appends the table's scratch memory: what does not fit into the segments before lands there
+    /// and is lost. False when the slot is full.
+    pub(crate) fn push_scratch(&mut self) -> bool {
+        let start = self.scratch.as_ptr().cast::<u8>();
+        self.push_host(start.expose_provenance(), self.scratch.len()).is_ok()
+    }
+
     /// The list as the kernel takes it: the first `iovec` and their number. Valid as long as the
     /// table is, and until the list is changed.
-    pub(super) fn as_iovecs(&self) -> (*const libc::iovec, u32) {
+    pub(crate) fn as_iovecs(&self) -> (*const libc::iovec, u32) {
         (self.live().as_ptr().cast(), self.count() as u32)
     }
 

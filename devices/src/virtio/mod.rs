@@ -12,6 +12,9 @@
 //! | [`blk`] | the block device (section 5.2) | the queue's core |
 //! | [`rng`] | the entropy device (section 5.4) | the queue's core |
 //! | [`scsi`] | the SCSI host device (section 5.6) | the queues' cores |
+//! | [`net`] | the network device (section 5.1) | the queue's core |
+//! | [`console`] | the console device and its ports (section 5.3) | the queue's core |
+//! | [`balloon`] | the memory balloon (section 5.5) | the queue's core |
 //!
 //! A guest's writes to registers end in the transport, under one short lock per device, and never
 //! wait. Each live queue is one task on one core context: it takes requests from the available
@@ -19,10 +22,14 @@
 //! request. A reset tells the tasks to stop and shows 0 in the status register once the last one
 //! has let go of guest memory.
 
+pub mod balloon;
 pub mod blk;
+mod chain;
+pub mod console;
 mod device;
 mod interrupt;
 mod metrics;
+pub mod net;
 pub mod pci;
 mod queue;
 pub mod rng;

@@ -3,7 +3,7 @@
 use super::{Ram, features};
 use crate::block::{SegmentError, Segments};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions};
@@ -90,7 +90,7 @@ pub struct Virtqueue {
     queue: Queue,
     ram: Arc<Ram>,
     /// Used entries that the driver has not been told of.
-    unannounced: bool,
+    unannounced: u16,
 }
 
 impl Virtqueue {
@@ -108,7 +108,7 @@ impl Virtqueue {
         queue.try_set_used_ring_address(GuestAddress(layout.used))?;
         queue.set_event_idx(features & features::EVENT_IDX != 0);
         queue.set_ready(true);
-        Ok(Self { queue, ram: Arc::clone(ram), unannounced: false })
+        Ok(Self { queue, ram: Arc::clone(ram), unannounced: 0 })
     }
 
     /// Descriptors.
@@ -146,6 +146,11 @@ impl Virtqueue {
         }
     }
 
+    /// Puts the chain that was taken last back on the available ring.
+    pub(super) fn unpop(&mut self) {
+        self.queue.go_to_previous_position();
+    }
+
     /// Asks the driver to notify of new chains. True when there are some already, which the
     /// driver may not notify of: the caller goes on taking them.
     pub fn enable_notification(&mut self) -> Result<bool, ChainFault> {
@@ -163,24 +168,55 @@ impl Virtqueue {
     pub fn push_used(&mut self, head: u16, len: u32) -> Result<(), ChainFault> {
         let ram: &Ram = &self.ram;
         self.queue.add_used(ram, head, len).map_err(|_| ChainFault::UsedRing)?;
-        self.unannounced = true;
+        self.unannounced = self.unannounced.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Gives several chains back in one go: the driver sees all of them or none (section
+    /// 5.1.6.4.1 asks for that).
+    pub(super) fn push_used_all(
+        &mut self,
+        chains: impl ExactSizeIterator<Item = (u16, u32)>,
+    ) -> Result<(), ChainFault> {
+        let ram: &Ram = &self.ram;
+        let (first, count) = (self.queue.next_used(), chains.len());
+        for (n, (head, len)) in chains.enumerate() {
+            if n + 1 == count {
+                // The index goes out with the last one.
+                return self.push_used(head, len);
+            }
+            let slot = first.wrapping_add(n as u16) & (self.queue.size() - 1);
+            let entry = GuestAddress(self.queue.used_ring() + 4 + 8 * u64::from(slot));
+            let element = (u64::from(len) << 32 | u64::from(head)).to_le_bytes();
+            ram.write_slice(&element, entry).map_err(|_| ChainFault::UsedRing)?;
+            self.queue.set_next_used(first.wrapping_add(n as u16 + 1));
+            self.unannounced = self.unannounced.wrapping_add(1);
+        }
         Ok(())
     }
 
     /// Whether the driver is to be interrupted for what has been pushed since the last call:
     /// `None` when that is nothing (section 2.7.7.2).
     pub fn announce(&mut self) -> Option<bool> {
-        if !std::mem::take(&mut self.unannounced) {
+        let added = std::mem::take(&mut self.unannounced);
+        if added == 0 {
             return None;
         }
-        let ram: &Ram = &self.ram;
+        // The used index is out before the driver's wishes are read, as the driver reads them the
+        // other way round.
+        fence(Ordering::SeqCst);
+        if !self.queue.event_idx_enabled() {
+            return Some(!self.no_interrupt_flag());
+        }
+        // Section 2.7.10.1: the event lies among the entries that are new.
+        let event = self.queue.avail_ring() + 4 + 2 * u64::from(self.queue.size());
+        let event = self.ram.load::<u16>(GuestAddress(event), Ordering::Relaxed);
+        let behind = |event| self.queue.next_used().wrapping_sub(event).wrapping_sub(1);
         // An unreadable ring cannot be: it was checked, and RAM stays. An interrupt does no harm.
-        let wanted = self.queue.needs_notification(ram).unwrap_or(true);
-        Some(wanted && (self.queue.event_idx_enabled() || !self.no_interrupt_flag()))
+        Some(event.map_or(true, |event| behind(u16::from_le(event)) < added))
     }
 
-    /// `VIRTQ_AVAIL_F_NO_INTERRUPT`, which counts where EVENT_IDX does not. Read after the fence in
-    /// `needs_notification`, so after the used index is out.
+    /// `VIRTQ_AVAIL_F_NO_INTERRUPT`, which counts where EVENT_IDX does not.
     fn no_interrupt_flag(&self) -> bool {
         let flags = self.ram.load::<u16>(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed);
         flags.is_ok_and(|flags| u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT != 0)
@@ -210,6 +246,16 @@ pub fn gather(
     max: u16,
     segments: &mut Segments<'_>,
 ) -> Result<Gathered, ChainFault> {
+    segments.clear();
+    gather_more(chain, max, segments)
+}
+
+/// As [`gather`], behind what `segments` has already.
+pub fn gather_more(
+    chain: DescriptorChain<&Ram>,
+    max: u16,
+    segments: &mut Segments<'_>,
+) -> Result<Gathered, ChainFault> {
     let mut found = Gathered {
         head: chain.head_index(),
         readable: 0,
@@ -217,7 +263,6 @@ pub fn gather(
         last_byte: None,
         overflow: false,
     };
-    segments.clear();
     let (mut count, mut ended) = (0, false);
     for descriptor in chain {
         count += 1;

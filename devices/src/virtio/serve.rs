@@ -27,11 +27,13 @@ pub(super) trait QueueWork {
     fn take_one(&mut self, ring: &mut Ring) -> Result<bool, ChainFault>;
 
     /// Answers everything that has finished. Registers `cx` to be woken for the rest.
-    fn poll_finished(&mut self, ring: &mut Ring, cx: &mut Context<'_>);
+    fn poll_finished(&mut self, _ring: &mut Ring, _cx: &mut Context<'_>) {}
 
     /// The queue is being stopped: what is in flight ends as soon as it can, and nothing is
     /// answered. Ready when nothing is in flight.
-    fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    fn poll_stopped(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 }
 
 /// A queue's rings and the ways to its driver.
@@ -70,6 +72,20 @@ pub(super) async fn serve<W: QueueWork>(
     match work.and_then(|work| QueueTask::new(work, setup, metrics)) {
         Ok(mut task) => std::future::poll_fn(|cx| task.poll(cx)).await,
         Err(error) => fault.raise(&format_args!("a queue cannot be served: {error}")),
+    }
+}
+
+/// Keeps a queue that the device has no use for until it is stopped.
+pub(super) async fn idle(setup: QueueSetup, metrics: Arc<QueueMetrics>) {
+    serve(Ok(Nothing), setup, metrics).await;
+}
+
+/// The work of a queue that nobody looks at.
+struct Nothing;
+
+impl QueueWork for Nothing {
+    fn take_one(&mut self, _: &mut Ring) -> Result<bool, ChainFault> {
+        Ok(false)
     }
 }
 

@@ -117,6 +117,17 @@ impl OpGroup {
         self.queue(file, token, |fd, _| opcode::Writev::new(fd, iov, n).offset(offset).build());
     }
 
+    /// Queues `IORING_OP_SENDMSG`, without SIGPIPE.
+    ///
+    /// # Safety
+    /// `message` must point to a header that is part of what the group keeps, as must be all that it
+    /// points to, and which nobody changes while in flight.
+    pub unsafe fn sendmsg(&self, file: Target<'_>, message: *const libc::msghdr, token: u64) {
+        self.queue(file, token, |fd, _| {
+            opcode::SendMsg::new(fd, message).flags(libc::MSG_NOSIGNAL as u32).build()
+        });
+    }
+
     /// Queues a read of up to `len` bytes to `start`: `IORING_OP_READ_FIXED` where `memory` is registered
     /// with the current context's ring and has the range, `IORING_OP_READ` otherwise.
     ///

@@ -209,9 +209,14 @@ impl DriverQueue {
         self.store(self.available, u16::from(on));
     }
 
+    /// Whether there is a used entry that was not taken yet.
+    pub(crate) fn any_used(&self) -> bool {
+        self.used_idx() != self.used_idx
+    }
+
     /// The next used entry, if there is one; its descriptors are free again.
     pub(crate) fn pop_used(&mut self) -> Option<Used> {
-        if self.used_idx() == self.used_idx {
+        if !self.any_used() {
             return None;
         }
         let entry = self.used + 4 + 8 * u64::from(self.used_idx % self.size);

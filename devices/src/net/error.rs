@@ -1,0 +1,37 @@
+//! What can be wrong with a back end.
+
+use std::io;
+
+/// Why a back end cannot be made, or found.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// The id is taken.
+    #[error("Duplicate ID '{0}'")]
+    Duplicate(String),
+    /// The id cannot be one.
+    #[error("Parameter 'id' expects an identifier")]
+    BadId,
+    /// There is no back end of this id.
+    #[error("Device '{0}' not found")]
+    NotFound(String),
+    /// Another device has it.
+    #[error("netdev '{0}' is in use by another device")]
+    InUse(String),
+    /// Options that exclude one another, or that are missing.
+    #[error("{0}")]
+    Options(String),
+    /// The kernel refused.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+}
+
+impl NetError {
+    pub(super) fn system(what: impl Into<String>, source: io::Error) -> Self {
+        Self::System { what: what.into(), source }
+    }
+}

@@ -1,0 +1,44 @@
+//! The one balloon of a machine.
+
+use super::{BalloonOptions, BalloonSink, VirtioBalloon};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// Where a machine's balloon is found, if it has one. Any thread.
+pub struct BalloonSlot {
+    ram_size: u64,
+    changed: BalloonSink,
+    device: Mutex<Weak<VirtioBalloon>>,
+}
+
+impl BalloonSlot {
+    /// For a guest with `ram_size` bytes of memory; `changed` is told when its balloon changes.
+    pub fn new(ram_size: u64, changed: BalloonSink) -> Self {
+        Self { ram_size, changed, device: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Weak<VirtioBalloon>> {
+        self.device.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the balloon; `None` while there is one.
+    pub fn make(
+        &self,
+        deflate_on_oom: bool,
+        free_page_reporting: bool,
+    ) -> Option<Arc<VirtioBalloon>> {
+        let mut place = self.lock();
+        if place.strong_count() > 0 {
+            return None;
+        }
+        let ram_size = self.ram_size;
+        let options = BalloonOptions { ram_size, deflate_on_oom, free_page_reporting };
+        let balloon = Arc::new(VirtioBalloon::new(options, Arc::clone(&self.changed)));
+        *place = Arc::downgrade(&balloon);
+        Some(balloon)
+    }
+
+    /// The balloon.
+    pub fn get(&self) -> Option<Arc<VirtioBalloon>> {
+        self.lock().upgrade()
+    }
+}
