@@ -160,8 +160,9 @@ async fn run_with(
     let machine = Arc::new(machine);
     streams::add_fds(&monitor, std::mem::take(&mut config.add_fds))?;
     streams::listen(&monitor, &config)?;
-    streams::serve(&monitor, chardevs, &config)?;
+    // The serial port first: where a monitor shares its character device, the focus is on the port.
     streams::connect_serial(&reactors, chardevs, &config, &machine.board.serial, &output)?;
+    streams::serve(&monitor, chardevs, &config)?;
     let replies = match (test, &config.qtest) {
         (Some(test), Some(qtest)) => Some(test.serve(qtest, &reactors, &machine).await?),
         _ => None,
