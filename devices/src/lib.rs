@@ -10,6 +10,7 @@
 //! | [`scsi`] | logical units over disks, and their bus | any; changes in `main` |
 //! | [`qdev`] | device types, the device tree, buses, hot-plug | `main`; look-ups any |
 //! | [`objects`] | what users create beside devices: I/O threads, secrets, limits | `main`; look-ups any |
+//! | [`qom`] | the object tree as clients walk it, types by name | any; changes in `main` |
 //! | [`chardev`] | streams of bytes to the outside: sockets, terminals, files | `iohandler` |
 //! | [`net`] | network back ends by id | `main`; data on cores |
 //! | [`legacy`] | serial port, clock, keyboard controller, debug ports, fw_cfg | vCPU threads |
@@ -30,6 +31,7 @@ pub mod net;
 pub mod objects;
 pub mod pci;
 pub mod qdev;
+pub mod qom;
 pub mod request;
 pub mod scsi;
 mod signal;

@@ -34,7 +34,12 @@ pub enum Body {
     /// Nothing but its properties.
     Plain,
     /// The context that an I/O thread is bound to.
-    IoThread(Context),
+    IoThread {
+        /// The context.
+        context: Context,
+        /// The number of its thread on the host.
+        thread_id: i32,
+    },
     /// The file that random bytes are read from.
     Random(Fd),
     /// The bytes of a secret.
@@ -80,17 +85,22 @@ impl Object {
     }
 
     /// Sets a property that may change while the object lives. In `main`.
-    pub fn set_property(&self, name: &str, value: &Value) -> Result<(), CommandError> {
+    pub fn set_property(
+        &self,
+        name: &str,
+        value: &Value,
+        syntax: Syntax,
+    ) -> Result<(), CommandError> {
         let mut properties = lock(&self.properties);
         let owner = self.ty.name;
         let property = properties.declared().find(|property| property.name == name);
         let property = property.ok_or_else(|| crate::qdev::value::no_property(owner, name))?;
         if !property.live {
-            let text = format!("Property '{owner}.{name}' is not writable");
+            let text = format!("Property '{name}' can no longer be set");
             return Err(CommandError::generic(text));
         }
         let mut changed = properties.clone();
-        changed.set(name, value, Syntax::Json)?;
+        changed.set(name, value, syntax)?;
         (self.ty.check)(&changed)?;
         *properties = changed;
         Ok(())
@@ -190,7 +200,7 @@ impl Objects {
     pub fn iothread(&self, name: &str) -> Option<Context> {
         let object = self.find(name.strip_prefix("/objects/").unwrap_or(name))?;
         match object.body() {
-            Body::IoThread(context) => Some(context.clone()),
+            Body::IoThread { context, .. } => Some(context.clone()),
             _ => None,
         }
     }

@@ -97,9 +97,9 @@ fn objects_come_change_and_go() {
         );
         let io0 = objects.find("io0").unwrap();
         assert_eq!(io0.property("poll-max-ns"), Some(json!(32768)));
-        io0.set_property("poll-max-ns", &json!(5)).unwrap();
+        io0.set_property("poll-max-ns", &json!(5), Syntax::Json).unwrap();
         assert_eq!(io0.property("poll-max-ns"), Some(json!(5)));
-        assert!(io0.set_property("poll-max-ns", &json!(-5)).is_err());
+        assert!(io0.set_property("poll-max-ns", &json!(-5), Syntax::Json).is_err());
         assert_eq!(io0.property("poll-max-ns"), Some(json!(5)));
         objects.remove("io0").unwrap();
         assert!(objects.iothread("io0").is_none());
@@ -120,9 +120,9 @@ fn limits_are_shown_complete() {
         assert_eq!(limits.as_object().unwrap().len(), 19);
         assert_eq!((&limits["iops-total"], &limits["bps-read"]), (&json!(100), &json!(0)));
         assert_eq!(limits["bps-read-max-length"], json!(1));
-        group.set_property("limits", &json!({"bps-total": 7})).unwrap();
+        group.set_property("limits", &json!({"bps-total": 7}), Syntax::Json).unwrap();
         assert_eq!(group.property("limits").unwrap()["iops-total"], json!(0));
-        assert!(group.set_property("limits", &json!({"bps-total-max": 7})).is_err());
+        assert!(group.set_property("limits", &json!({"bps-total-max": 7}), Syntax::Json).is_err());
     });
 }
 

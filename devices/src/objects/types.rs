@@ -59,7 +59,7 @@ pub static OBJECT_TYPES: &[ObjectType] = &[
         parent: "event-loop-base",
         properties: IOTHREAD,
         check: check_iothread,
-        make: |objects, _| Box::pin(async { objects.next_core().map(Body::IoThread) }),
+        make: |objects, _| Box::pin(io_thread(objects)),
     },
     ObjectType {
         name: "rng-builtin",
@@ -90,6 +90,13 @@ pub static OBJECT_TYPES: &[ObjectType] = &[
         make: |_, _| Box::pin(async { Ok(Body::Plain) }),
     },
 ];
+
+async fn io_thread(objects: &Objects) -> Result<Body, CommandError> {
+    let context = objects.next_core()?;
+    let thread_id = context.spawn("iothread", async { nix::unistd::gettid().as_raw() }).await;
+    let thread_id = thread_id.map_err(|error| CommandError::generic(error.to_string()))?;
+    Ok(Body::IoThread { context, thread_id })
+}
 
 fn check_iothread(properties: &Properties) -> Result<(), CommandError> {
     for property in IOTHREAD {

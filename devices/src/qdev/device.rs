@@ -185,7 +185,12 @@ impl Device {
     }
 
     /// Sets a property that may change while the device lives.
-    pub fn set_property(&self, name: &str, value: &Value) -> Result<(), CommandError> {
+    pub fn set_property(
+        &self,
+        name: &str,
+        value: &Value,
+        syntax: value::Syntax,
+    ) -> Result<(), CommandError> {
         let mut properties = lock(&self.properties);
         let property = properties.declared().find(|property| property.name == name);
         let property = property.ok_or_else(|| value::no_property(self.ty.name, name))?;
@@ -197,7 +202,7 @@ impl Device {
             let text = format!("Attempt to set property '{name}' on {whom} after it was realized");
             return Err(CommandError::generic(text));
         }
-        properties.set(name, value, value::Syntax::Json)
+        properties.set(name, value, syntax)
     }
 
     /// Whether its guest has been asked to let go of it.

@@ -37,6 +37,7 @@ pub(crate) use request::is_identifier as request_id_is_sound;
 pub use request::{DeviceRequest, keyval};
 pub use setup::{Claim, Resources, Setup};
 pub use tree::{DeviceTree, TreeConfig, TreeEvents, WeakTree};
+pub(crate) use types::TREE as TYPE_TREE;
 pub use types::virtio_pci::{VIRTIO_PCI_PROPERTIES, VirtioFunction, realize_virtio};
 pub use types::{DeviceType, PCI_PROPERTIES, Realize, TypeInfo, Types};
 

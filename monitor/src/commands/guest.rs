@@ -4,6 +4,8 @@ use crate::core::Env;
 use crate::error::QmpError;
 use crate::registry::{Command, Registry};
 use crate::{qapi_enum, qapi_struct};
+use devices::objects::{Body, Object};
+use std::sync::Arc;
 
 qapi_struct! {
     /// The machine's identifier.
@@ -320,8 +322,22 @@ pub(crate) fn query_memory_size_summary(env: &Env, (): ()) -> Result<MemorySizeI
     Ok(env.machine()?.memory_size())
 }
 
-pub(crate) fn query_iothreads(_: &Env, (): ()) -> Result<Vec<IOThreadInfo>, QmpError> {
-    Ok(Vec::new())
+pub(crate) fn query_iothreads(env: &Env, (): ()) -> Result<Vec<IOThreadInfo>, QmpError> {
+    let tree = env.core.machine.get().and_then(|machine| machine.devices());
+    let objects = tree.map(|tree| tree.resources().objects.all()).unwrap_or_default();
+    let info = |object: &Arc<Object>| {
+        let Body::IoThread { thread_id, .. } = object.body() else { return None };
+        let properties = object.properties();
+        Some(IOThreadInfo {
+            id: object.id().to_owned(),
+            thread_id: (*thread_id).into(),
+            poll_max_ns: properties.int("poll-max-ns"),
+            poll_grow: properties.int("poll-grow"),
+            poll_shrink: properties.int("poll-shrink"),
+            aio_max_batch: properties.int("aio-max-batch"),
+        })
+    };
+    Ok(objects.iter().filter_map(info).collect())
 }
 
 pub(crate) fn query_pci(env: &Env, (): ()) -> Result<Vec<PciInfo>, QmpError> {

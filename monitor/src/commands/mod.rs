@@ -16,7 +16,9 @@ pub(crate) mod guest;
 pub(crate) mod inspect;
 pub(crate) mod memory;
 pub(crate) mod monitor;
+pub(crate) mod objects;
 pub(crate) mod qdev;
+pub(crate) mod qom;
 pub(crate) mod reactors;
 pub(crate) mod run_state;
 pub(crate) mod schema;
@@ -37,6 +39,8 @@ pub(crate) fn registry() -> Registry<Env> {
     guest::register(&mut registry);
     memory::register(&mut registry);
     qdev::register(&mut registry);
+    objects::register(&mut registry);
+    qom::register(&mut registry);
     reactors::register(&mut registry);
     schema::register(&mut registry);
     block::register(&mut registry);

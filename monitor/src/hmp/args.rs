@@ -169,6 +169,14 @@ impl<'a> Args<'a> {
         Err(syntax("unterminated string"))
     }
 
+    /// The rest of the line.
+    pub(super) fn rest(&self) -> Result<&'a str, Failure> {
+        match self.rest {
+            "" => Err(Failure::Argument("string expected")),
+            rest => Ok(rest.trim_end()),
+        }
+    }
+
     /// `/fmt`: how many items, how they are shown and how large they are.
     pub(super) fn format(&mut self) -> Result<Format, Failure> {
         let mut format = Format::default();

@@ -1,8 +1,8 @@
 //! `info`: the queries of QMP as text.
 
 use super::args::Failure;
-use super::hardware;
 use super::table::HmpCommand;
+use super::{hardware, qom};
 use crate::BoxFuture;
 use crate::commands::sessions::{self, CommandLatency};
 use crate::commands::{inspect, monitor, reactors};
@@ -59,6 +59,12 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         params: "",
         help: "show PCI info",
         run: |env, _| ready(hardware::pci(env)),
+    },
+    HmpCommand {
+        names: "qom-tree",
+        params: "[path]",
+        help: "show QOM composition tree",
+        run: |env, rest| Box::pin(std::future::ready(qom::tree(env, rest))),
     },
     HmpCommand {
         names: "rcu",

@@ -13,6 +13,7 @@ mod info;
 mod line;
 mod memory;
 mod page;
+mod qom;
 mod session;
 mod table;
 

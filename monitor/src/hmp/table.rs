@@ -1,7 +1,7 @@
 //! The commands of the human monitor.
 
 use super::args::Failure;
-use super::{devices, info, memory};
+use super::{devices, info, memory, qom};
 use crate::BoxFuture;
 use crate::commands::memory::inject_nmi;
 use crate::commands::run_state;
@@ -83,6 +83,18 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         run: |env, _| quietly(inject_nmi(env.clone(), ())),
     },
     HmpCommand {
+        names: "object_add",
+        params: "[qom-type=]type,id=str[,prop=value][,...]",
+        help: "create QOM object",
+        run: |env, rest| Box::pin(qom::object_add(env, rest)),
+    },
+    HmpCommand {
+        names: "object_del",
+        params: "id",
+        help: "destroy QOM object",
+        run: |env, rest| Box::pin(qom::object_del(env, rest)),
+    },
+    HmpCommand {
         names: "pmemsave",
         params: "addr size file",
         help: "save to disk physical memory dump starting at 'addr' of size 'size'",
@@ -93,6 +105,24 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         params: "/fmt expr",
         help: "print expression value (fmt is one of x, d, u, o, c)",
         run: |_, rest| Box::pin(std::future::ready(memory::print(rest))),
+    },
+    HmpCommand {
+        names: "qom-get",
+        params: "path property",
+        help: "print QOM property",
+        run: |env, rest| Box::pin(std::future::ready(qom::get(env, rest))),
+    },
+    HmpCommand {
+        names: "qom-list",
+        params: "path",
+        help: "list QOM properties",
+        run: |env, rest| Box::pin(std::future::ready(qom::list(env, rest))),
+    },
+    HmpCommand {
+        names: "qom-set",
+        params: "[-j] path property value",
+        help: "set QOM property (-j: the value is specified in json format)",
+        run: |env, rest| Box::pin(std::future::ready(qom::set(env, rest))),
     },
     HmpCommand {
         names: "quit|q",

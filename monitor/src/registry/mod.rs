@@ -17,6 +17,7 @@ pub(crate) use qapi::write_list;
 pub use qapi::{At, Members, Qapi, QapiStruct, mistyped, refuse_rest, take_member, unknown_word};
 pub use serde_json::Value;
 pub use types::{AlternateInfo, EnumInfo, EventInfo, MemberInfo, StructInfo, Type, VariantsInfo};
+pub(crate) use types::{members, optional, required};
 
 use std::collections::BTreeMap;
 

@@ -94,3 +94,22 @@ pub struct EventInfo {
     /// The members of its `data`, and its documentation.
     pub data: &'static StructInfo,
 }
+
+/// A member that must be there, for descriptions by hand.
+pub(crate) const fn required(name: &'static str, doc: &'static str, ty: Type) -> MemberInfo {
+    MemberInfo { name, doc, ty, optional: false }
+}
+
+/// A member that may be absent.
+pub(crate) const fn optional(name: &'static str, doc: &'static str, ty: Type) -> MemberInfo {
+    MemberInfo { name, doc, ty, optional: true }
+}
+
+/// A set of members without variants.
+pub(crate) const fn members(
+    name: &'static str,
+    doc: &'static str,
+    members: &'static [MemberInfo],
+) -> StructInfo {
+    StructInfo { name, doc, members, variants: None }
+}

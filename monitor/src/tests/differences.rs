@@ -1,4 +1,4 @@
-//! How the block graph's commands differ from QEMU's, and why.
+//! How the commands of the block graph and of objects differ from QEMU's, and why.
 
 /// As `DIFFERENCES` in `schema`.
 pub(super) const BLOCK: &[(&str, &str)] = &[
@@ -124,5 +124,88 @@ pub(super) const BLOCK: &[(&str, &str)] = &[
     (
         "query-blockstats: return[].stats.zone_append_latency_histogram is QEMU's only",
         "optional there: latencies are summed up only",
+    ),
+];
+
+/// As `DIFFERENCES` in `schema`, of objects.
+pub(super) const OBJECTS: &[(&str, &str)] = &[
+    ("object-add: arguments has other variants", "the other types are not there"),
+    ("object-add: arguments(rng-builtin).opened is QEMU's only", "deprecated there"),
+    ("object-add: arguments(rng-random).opened is QEMU's only", "deprecated there"),
+    (
+        "object-add: arguments(throttle-group).x-iops-total is QEMU's only",
+        "unstable there: see limits",
+    ),
+    (
+        "object-add: arguments(throttle-group).x-iops-total-max is QEMU's only",
+        "unstable there: see limits",
+    ),
+    (
+        "object-add: arguments(throttle-group).x-iops-total-max-length is QEMU's only",
+        "unstable there: see limits",
+    ),
+    (
+        "object-add: arguments(throttle-group).x-iops-read is QEMU's only",
+        "unstable there: see limits",
+    ),
+    (
+        "object-add: arguments(throttle-group).x-iops-read-max is QEMU's only",
+        "unstable there: see limits",
+    ),
+    (
+        "object-add: arguments(throttle-group).x-iops-read-max-length is QEMU's only",
+        "unstable there: see limits",
+    ),
+    (
+        "object-add: arguments(throttle-group).x-iops-write is QEMU's only",
+        "unstable there: see limits",
+    ),
+    (
+        "object-add: arguments(throttle-group).x-iops-write-max is QEMU's only",
+        "unstable there: see limits",
+    ),
+    (
+        "object-add: arguments(throttle-group).x-iops-write-max-length is QEMU's only",
+        "unstable there: see limits",
+    ),
+    (
+        "object-add: arguments(throttle-group).x-bps-total is QEMU's only",
+        "unstable there: see limits",
+    ),
+    (
+        "object-add: arguments(throttle-group).x-bps-total-max is QEMU's only",
+        "unstable there: see limits",
+    ),
+    (
+        "object-add: arguments(throttle-group).x-bps-total-max-length is QEMU's only",
+        "unstable there: see limits",
+    ),
+    (
+        "object-add: arguments(throttle-group).x-bps-read is QEMU's only",
+        "unstable there: see limits",
+    ),
+    (
+        "object-add: arguments(throttle-group).x-bps-read-max is QEMU's only",
+        "unstable there: see limits",
+    ),
+    (
+        "object-add: arguments(throttle-group).x-bps-read-max-length is QEMU's only",
+        "unstable there: see limits",
+    ),
+    (
+        "object-add: arguments(throttle-group).x-bps-write is QEMU's only",
+        "unstable there: see limits",
+    ),
+    (
+        "object-add: arguments(throttle-group).x-bps-write-max is QEMU's only",
+        "unstable there: see limits",
+    ),
+    (
+        "object-add: arguments(throttle-group).x-bps-write-max-length is QEMU's only",
+        "unstable there: see limits",
+    ),
+    (
+        "object-add: arguments(throttle-group).x-iops-size is QEMU's only",
+        "unstable there: see limits",
     ),
 ];

@@ -2,6 +2,7 @@
 
 mod add;
 mod properties;
+mod qom;
 mod readers;
 mod remove;
 mod scsi;

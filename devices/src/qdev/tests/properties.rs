@@ -152,9 +152,9 @@ fn automatic_values_are_shown_as_they_came_out() {
         assert_eq!(device.property("num-queues"), Some(json!(2)), "one a processor");
         assert_eq!(device.property("logical_block_size"), Some(json!(512)));
         assert_eq!(device.property("nope"), None);
-        device.set_property("bootindex", &json!(3)).unwrap();
+        device.set_property("bootindex", &json!(3), value::Syntax::Json).unwrap();
         assert_eq!(device.property("bootindex"), Some(json!(3)));
-        let error = device.set_property("serial", &json!("s")).unwrap_err();
+        let error = device.set_property("serial", &json!("s"), value::Syntax::Json).unwrap_err();
         assert_eq!(
             error.text,
             "Attempt to set property 'serial' on device 'x' (type 'virtio-blk-pci') after it was realized"

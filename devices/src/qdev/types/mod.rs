@@ -96,12 +96,17 @@ const fn part(name: &'static str, parent: &'static str) -> TypeInfo {
 }
 
 /// The types around devices: what they derive from, and what the machine is made of.
-pub(super) const TREE: &[TypeInfo] = &[
+pub(crate) const TREE: &[TypeInfo] = &[
     TypeInfo { name: "object", parent: None, is_abstract: true },
     base("bus", "object"),
     part("PCI", "bus"),
     part("SCSI", "bus"),
     part("container", "object"),
+    base("event-loop-base", "object"),
+    base("rng-backend", "object"),
+    base("secret_common", "object"),
+    TypeInfo { name: "interface", parent: None, is_abstract: true },
+    base("user-creatable", "interface"),
     base("machine", "object"),
     part("pc-machine", "machine"),
     base("device", "object"),
@@ -113,6 +118,10 @@ pub(super) const TREE: &[TypeInfo] = &[
     base("scsi-device", "device"),
     base("scsi-disk-base", "scsi-device"),
     part("i440FX", "pci-device"),
+    base("cpu", "device"),
+    base("x86_64-cpu", "cpu"),
+    part("max-x86_64-cpu", "x86_64-cpu"),
+    part("host-x86_64-cpu", "max-x86_64-cpu"),
     base("system-bus-device", "device"),
     part("i440FX-pcihost", "system-bus-device"),
 ];

@@ -4,8 +4,8 @@
 use crate::error::QmpError;
 use crate::qapi_enum;
 use crate::registry::{
-    AlternateInfo, At, MemberInfo, Members, Qapi, QapiStruct, StructInfo, Type, Value,
-    VariantsInfo, mistyped,
+    AlternateInfo, At, Members, Qapi, QapiStruct, StructInfo, Type, Value, VariantsInfo, members,
+    mistyped, optional, required,
 };
 use crate::wire::Writer;
 use devices::block::graph::Options;
@@ -56,22 +56,6 @@ qapi_enum! {
         /// No.
         Off = "off",
     }
-}
-
-const fn required(name: &'static str, doc: &'static str, ty: Type) -> MemberInfo {
-    MemberInfo { name, doc, ty, optional: false }
-}
-
-const fn optional(name: &'static str, doc: &'static str, ty: Type) -> MemberInfo {
-    MemberInfo { name, doc, ty, optional: true }
-}
-
-const fn members(
-    name: &'static str,
-    doc: &'static str,
-    members: &'static [MemberInfo],
-) -> StructInfo {
-    StructInfo { name, doc, members, variants: None }
 }
 
 static REFERENCE: AlternateInfo = AlternateInfo {
