@@ -1,7 +1,19 @@
 //! Which context runs what: the rules of the monitor's design, line by line.
 
+use super::human::hmp;
 use super::stage::{Stage, stage};
+use crate::Echo;
+use reactor::io;
 use serde_json::json;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::task::Poll;
+use std::time::Duration;
+
+/// A test that would hang fails.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn each_kind_of_command_runs_in_its_context() {
@@ -132,6 +144,108 @@ fn sessions_take_turns() {
                 json!([1, 2])
             ]
         );
+    });
+}
+
+/// Who drains main waits for the command, and main goes on meanwhile: the answer to the command's
+/// request comes from a task of main. Where a drain stops main this is a deadlock.
+#[test]
+fn a_drain_in_main_ends_with_the_command_that_has_a_request_in_flight() {
+    stage(|stage| {
+        let entered = stage.gate.watch();
+        let mut client = stage.client();
+        client.send(json!({"execute": "x-receive", "id": 1}).to_string());
+        entered.recv_timeout(PATIENCE).unwrap();
+        assert!(stage.backend.token.in_flight() > 0);
+        let (waits, waiting) = mpsc::channel();
+        let (drained, ended) = mpsc::channel();
+        let (main, backend) = (stage.reactors.main().clone(), Arc::clone(&stage.backend));
+        let drain = stage.reactors.main().spawn("drain", async move {
+            let mut drain = pin!(main.drain(&backend.token));
+            let pending = poll_fn(|cx| Poll::Ready(drain.as_mut().poll(cx).is_pending())).await;
+            waits.send(pending).unwrap();
+            drain.await;
+            drained.send(backend.seen.load(Ordering::SeqCst)).unwrap();
+        });
+        assert!(waiting.recv_timeout(PATIENCE).unwrap(), "the drain waits for the command");
+        // Others are served while it does.
+        let mut other = stage.client();
+        assert_eq!(other.run("x-where"), json!("iohandler"));
+        assert_eq!(client.oob("x-where-oob"), json!("monitor"));
+        assert!(ended.try_recv().is_err());
+        let backend = Arc::clone(&stage.backend);
+        let answer = stage.reactors.main().spawn("answer", async move {
+            io::send_all(&backend.far, b"answer".to_vec()).await.0.unwrap();
+        });
+        assert_eq!(ended.recv_timeout(PATIENCE).unwrap(), 1, "the command saw the answer first");
+        assert_eq!(client.message(), json!({"return": "main", "id": 1}));
+        drain.detach();
+        answer.detach();
+    });
+}
+
+/// A nested loop in main would hold up what is behind it on the stack, and end its commands last
+/// come, first served.
+#[test]
+fn a_command_of_the_human_monitor_that_waits_does_not_nest() {
+    stage(|stage| {
+        let entered = stage.gate.watch();
+        *stage.machine.stops_at.lock().unwrap() = Some(Arc::clone(&stage.gate));
+        let (output, outputs) = mpsc::channel();
+        let typed = |name: &'static str, input: &'static [u8]| {
+            let (mut session, output) = (stage.monitor.hmp_session(Echo::Off), output.clone());
+            let typing = async move { output.send((name, session.input(input).await)).unwrap() };
+            stage.reactors.iohandler().spawn(name, typing).detach();
+        };
+        typed("first", b"stop\n");
+        entered.recv_timeout(PATIENCE).unwrap();
+        typed("second", b"info status\n");
+        let (ran, runs) = mpsc::channel();
+        stage.reactors.main().schedule_bh(move || ran.send(()).unwrap());
+        runs.recv_timeout(PATIENCE).expect("main goes on");
+        let mut client = stage.client();
+        assert_eq!(client.run("query-status")["status"], json!("running"));
+        assert_eq!(client.oob("x-where-oob"), json!("monitor"));
+        assert!(outputs.try_recv().is_err());
+        stage.gate.open();
+        let [first, second] = [(); 2].map(|()| outputs.recv_timeout(PATIENCE).unwrap());
+        assert_eq!((first.0, second.0), ("first", "second"));
+        assert!(second.1.starts_with(b"VM status: paused\r\n"));
+        // STOP has come, and is skipped here.
+        assert!(hmp(&mut client, "info status").starts_with("VM status: paused"));
+    });
+}
+
+/// The same in a line of `human-monitor-command`.
+#[test]
+fn a_human_command_inside_of_qmp_that_waits_holds_up_no_other_session() {
+    stage(|stage| {
+        let entered = stage.gate.watch();
+        *stage.machine.stops_at.lock().unwrap() = Some(Arc::clone(&stage.gate));
+        let (mut slow, mut other) = (stage.client(), stage.client());
+        let line = json!({"command-line": "stop"});
+        let request = json!({"execute": "human-monitor-command", "arguments": line, "id": 1});
+        slow.send(request.to_string());
+        entered.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(other.run("query-status")["status"], json!("running"));
+        assert_eq!(slow.oob("x-where-oob"), json!("monitor"));
+        stage.gate.open();
+        assert_eq!(slow.message()["event"], json!("STOP"));
+        assert_eq!(slow.message(), json!({"return": "", "id": 1}));
+    });
+}
+
+#[test]
+fn what_is_no_request_is_answered_while_main_is_busy() {
+    stage(|stage| {
+        let mut client = stage.client();
+        let blocked = Stage::block(stage.reactors.main());
+        for text in ["[1 2]", "{\"execute\": 3}", "7"] {
+            client.send(text);
+            client.send("\n");
+            assert_eq!(client.message()["error"]["class"], json!("GenericError"), "{text}");
+        }
+        drop(blocked);
     });
 }
 

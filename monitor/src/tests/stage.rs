@@ -13,8 +13,9 @@ use crate::{
 };
 use devices::block::graph::BlockGraph;
 use devices::chardev::Chardevs;
-use reactor::Reactors;
 use reactor::sync::{Notify, oneshot};
+use reactor::{DrainToken, Fd, Reactors, io};
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +33,7 @@ pub(super) struct Stage {
     pub(super) machine: Arc<FakeMachine>,
     pub(super) events: EventSink,
     pub(super) gate: Arc<Gate>,
+    pub(super) backend: Arc<Backend>,
     pub(super) monitor: Arc<Monitor>,
 }
 
@@ -77,7 +79,9 @@ pub(super) fn stage_at<T: Send + 'static>(
     let config = reactor::Config::with_cores(vec![cpus[0]]);
     let result = reactor::run(config, move |reactors| async move {
         let gate = Arc::new(Gate::default());
-        let monitor = Arc::new(Monitor::with_registry(&reactors, registry(&gate)));
+        let backend = Arc::new(Backend::new());
+        let registry = registry(&gate, &backend);
+        let monitor = Arc::new(Monitor::with_registry(&reactors, registry));
         let machine = Arc::new(FakeMachine::new(monitor.events(), &reactors));
         monitor.listen_qmp(&Endpoint::unix(&path), Style::Line).unwrap();
         monitor.start(Arc::clone(&machine) as Arc<dyn Machine>);
@@ -88,6 +92,7 @@ pub(super) fn stage_at<T: Send + 'static>(
             machine,
             events: monitor.events(),
             gate,
+            backend,
             monitor: Arc::clone(&monitor),
         };
         let (done, ended) = oneshot::channel();
@@ -122,12 +127,34 @@ impl Gate {
         self.open.notify_one();
     }
 
-    async fn pass(&self) {
+    fn enter(&self) {
         let entered = self.entered.lock().unwrap().clone();
         if let Some(entered) = entered {
             let _ = entered.send(());
         }
+    }
+
+    async fn pass(&self) {
+        self.enter();
         self.open.notified().await;
+    }
+}
+
+/// What `x-receive` has a request in flight to.
+pub(super) struct Backend {
+    pub(super) token: DrainToken,
+    near: Fd,
+    /// What is sent here answers the request.
+    pub(super) far: Fd,
+    /// Requests whose answer their command has seen.
+    pub(super) seen: AtomicU64,
+}
+
+impl Backend {
+    fn new() -> Self {
+        let (near, far) = UnixStream::pair().unwrap();
+        let token = DrainToken::new();
+        Self { token, near: near.into(), far: far.into(), seen: AtomicU64::new(0) }
     }
 }
 
@@ -143,7 +170,7 @@ fn here() -> String {
     reactor::current().name().to_owned()
 }
 
-fn registry(gate: &Arc<Gate>) -> Registry<Env> {
+fn registry(gate: &Arc<Gate>, backend: &Arc<Backend>) -> Registry<Env> {
     let mut registry = commands::registry();
     registry.add(Command::plain("x-where", "", |_: &Env, (): ()| Ok(here())));
     registry.add(Command::plain("x-where-oob", "", |_: &Env, (): ()| Ok(here())).allow_oob());
@@ -159,6 +186,17 @@ fn registry(gate: &Arc<Gate>) -> Registry<Env> {
             gate.pass().await;
             Ok(here())
         }
+    }));
+    let (receives, backend) = (Arc::clone(gate), Arc::clone(backend));
+    registry.add(Command::coroutine("x-receive", "", move |_: Env, (): ()| {
+        let (gate, backend) = (Arc::clone(&receives), Arc::clone(&backend));
+        backend.token.clone().tag(async move {
+            gate.enter();
+            let (received, _) = io::recv(&backend.near, vec![0; 16]).await;
+            assert!(received.unwrap() > 0);
+            backend.seen.fetch_add(1, Ordering::SeqCst);
+            Ok(here())
+        })
     }));
     registry.add(Command::plain("x-fill", "", |_: &Env, fill: Fill| {
         Ok("x".repeat(usize::try_from(fill.bytes).unwrap()))
@@ -179,6 +217,8 @@ pub(super) struct FakeMachine {
     events: EventSink,
     pub(super) quits: Mutex<u32>,
     pub(super) nmis: Mutex<u32>,
+    /// What `stop` has to pass.
+    pub(super) stops_at: Mutex<Option<Arc<Gate>>>,
     pub(super) actions: Actions,
     pub(super) ram: Ram,
     block: Arc<BlockGraph>,
@@ -196,6 +236,7 @@ impl FakeMachine {
             events,
             quits: Mutex::new(0),
             nmis: Mutex::new(0),
+            stops_at: Mutex::default(),
             ram: Ram::from_ranges(&[(GuestAddress(0), RAM_BYTES as usize)]).unwrap(),
             actions: Actions::default(),
             block: BlockGraph::new(reactors),
@@ -308,12 +349,19 @@ impl Machine for FakeMachine {
     }
 
     fn stop(&self) -> BoxFuture<'_, Result<(), QmpError>> {
-        Box::pin(in_main(|| {
-            if self.set(RunState::Paused) == RunState::Running {
-                self.events.emit(&event::Stop {});
+        Box::pin(async {
+            let gate = self.stops_at.lock().unwrap().clone();
+            if let Some(gate) = gate {
+                gate.pass().await;
             }
-            Ok(())
-        }))
+            in_main(|| {
+                if self.set(RunState::Paused) == RunState::Running {
+                    self.events.emit(&event::Stop {});
+                }
+                Ok(())
+            })
+            .await
+        })
     }
 
     fn cont(&self) -> BoxFuture<'_, Result<(), QmpError>> {
