@@ -130,6 +130,7 @@ pub(crate) async fn run(
     let requests = Arc::clone(&prepared.requests);
     let exit = move || requests.exit(ShutdownCause::HostUi, 0);
     let chardevs = Chardevs::new(reactors.iohandler(), exit);
+    chardevs.hold_input();
     let opened = streams::open(&chardevs, std::mem::take(&mut config.chardevs)).await;
     let result = match opened {
         Ok(()) => run_with(reactors, config, prepared, signals, &chardevs).await,
@@ -163,6 +164,7 @@ async fn run_with(
     // The serial port first: where a monitor shares its character device, the focus is on the port.
     streams::connect_serial(&reactors, chardevs, &config, &machine.board.serial, &output)?;
     streams::serve(&monitor, chardevs, &config)?;
+    chardevs.pass_input();
     let replies = match (test, &config.qtest) {
         (Some(test), Some(qtest)) => Some(test.serve(qtest, &reactors, &machine).await?),
         _ => None,

@@ -1,7 +1,7 @@
 //! A back end at work.
 
 use super::connection::Connection;
-use super::mux::{self, Exit, Mux};
+use super::mux::{self, Exit, Gate, Mux};
 use super::options::{Backend, SocketOptions};
 use super::pty::Pty;
 use super::ringbuf::Ring;
@@ -70,6 +70,7 @@ pub(super) struct Maker<'a> {
     /// The use of the other character device; for a mux.
     pub(super) base: Option<FrontEnd>,
     pub(super) exit: &'a Exit,
+    pub(super) gate: &'a Arc<Gate>,
 }
 
 impl Maker<'_> {
@@ -103,7 +104,8 @@ impl Maker<'_> {
             Backend::Mux { .. } => {
                 let mux = Arc::new(Mux::default());
                 let keeper = self.base.map(|base| {
-                    let keeper = mux::keep(Arc::clone(&mux), base, Arc::clone(self.exit));
+                    let (exit, gate) = (Arc::clone(self.exit), Arc::clone(self.gate));
+                    let keeper = mux::keep(Arc::clone(&mux), base, exit, gate);
                     CancelOnDrop::new(self.iohandler.spawn("chardev-mux", keeper))
                 });
                 Ok(Running::new(Kind::Mux(mux), keeper))

@@ -3,7 +3,9 @@
 use super::connection::{Connection, stream_pair};
 use super::escape::{Escape, HELP, Typed};
 use super::slot::{FrontEnd, FrontEndKind, Slot};
+use reactor::sync::Notify;
 use reactor::{Fd, io};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Front ends at most, as in QEMU.
@@ -11,6 +13,36 @@ pub(super) const FRONT_ENDS_MAX: usize = 4;
 
 /// Ctrl-A X.
 pub(super) type Exit = Arc<dyn Fn() + Send + Sync>;
+
+/// Holds input back while a machine is being put together: what is typed early goes to a front end that
+/// is not there yet.
+#[derive(Default)]
+pub(super) struct Gate {
+    closed: AtomicBool,
+    opened: Notify,
+}
+
+impl Gate {
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn open(&self) {
+        self.closed.store(false, Ordering::Release);
+        self.opened.notify_all();
+    }
+
+    async fn passed(&self) {
+        loop {
+            // Before the look at the flag: what opens it after that counts.
+            let opened = self.opened.notified();
+            if !self.closed.load(Ordering::Acquire) {
+                return;
+            }
+            opened.await;
+        }
+    }
+}
 
 /// What the front ends and the reader of the base share.
 #[derive(Default)]
@@ -138,8 +170,9 @@ impl Mux {
 }
 
 /// Reads what is typed and hands it to the front ends, for ever.
-pub(super) async fn keep(mux: Arc<Mux>, base: FrontEnd, exit: Exit) {
+pub(super) async fn keep(mux: Arc<Mux>, base: FrontEnd, exit: Exit, gate: Arc<Gate>) {
     loop {
+        gate.passed().await;
         let connection = base.connection().await;
         mux.begin(&connection);
         let mut escape = Escape::default();

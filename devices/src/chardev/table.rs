@@ -2,7 +2,7 @@
 
 use super::backend::{Kind, Maker, Running};
 use super::connection::Bridges;
-use super::mux::{Exit, FRONT_ENDS_MAX};
+use super::mux::{Exit, FRONT_ENDS_MAX, Gate};
 use super::options::Backend;
 use super::ringbuf::Ring;
 use super::slot::{FrontEnd, FrontEndKind, Slot};
@@ -61,6 +61,7 @@ struct Inner {
     bridges: Arc<Bridges>,
     stdio_used: Arc<AtomicBool>,
     exit: Exit,
+    gate: Arc<Gate>,
 }
 
 impl Chardevs {
@@ -73,8 +74,20 @@ impl Chardevs {
             bridges: Arc::default(),
             stdio_used: Arc::default(),
             exit: Arc::new(exit),
+            gate: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Reads nothing for front ends that share a device until [`pass_input`](Self::pass_input), while
+    /// they are being attached.
+    pub fn hold_input(&self) {
+        self.inner.gate.close();
+    }
+
+    /// The front ends are there: what is typed reaches them from now on.
+    pub fn pass_input(&self) {
+        self.inner.gate.open();
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Chardev>> {
@@ -110,8 +123,8 @@ impl Chardevs {
             Backend::Mux { base } => Some(self.attach(base, FrontEndKind::Device)?),
             _ => None,
         };
-        let Inner { iohandler, stdio_used, exit, .. } = &*self.inner;
-        let maker = Maker { id, slot, iohandler, stdio_used, base, exit };
+        let Inner { iohandler, stdio_used, exit, gate, .. } = &*self.inner;
+        let maker = Maker { id, slot, iohandler, stdio_used, base, exit, gate };
         maker.open(backend).await.map_err(CommandError::generic)
     }
 
