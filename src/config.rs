@@ -59,9 +59,10 @@ pub(crate) enum Accel {
 /// Where the qtest protocol is spoken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct QtestConfig {
-    pub(crate) address: crate::qtest::Address,
-    /// Listen instead of connecting.
-    pub(crate) server: bool,
+    /// What the user wrote, for messages.
+    pub(crate) option: String,
+    /// The id of its character device.
+    pub(crate) chardev: String,
     /// `-qtest-log`.
     pub(crate) log: Option<String>,
 }

@@ -14,7 +14,6 @@
 //!
 //! Which context runs what is the point of this crate; the table is in `session/dispatcher`.
 
-mod base64;
 mod commands;
 mod core;
 pub mod dispatch;
@@ -42,7 +41,7 @@ pub use commands::guest::{
 pub use error::{ErrorClass, QmpError};
 pub use hmp::{Echo, HmpSession};
 pub use machine::{Cpu, KvmInfo, Machine, RunState, Uuid, UuidError, reset_required};
-pub use monitor::Monitor;
+pub use monitor::{LeavingPreconfig, Monitor};
 pub use session::endpoint::Endpoint;
 pub use session::hub::EventSink;
 

@@ -80,11 +80,7 @@ const OPTIONS: &[(&str, &str, &str)] = &[
         "accelerator; may be repeated, the first usable one is taken. qtest: no vCPU runs, a",
     ),
     ("", "", "  program outside does the guest's accesses (device tests; needs no KVM)"),
-    (
-        "qtest",
-        "unix:PATH|tcp:HOST:PORT",
-        "connect to this socket and speak the qtest protocol there; server=on: listen",
-    ),
+    ("qtest", "unix:PATH|chardev:ID", "speak the qtest protocol there; server=on: listen"),
     ("qtest-log", "FILE|none", "log of the qtest protocol; default: stderr"),
     ("display", "none", "there is no other display"),
     ("audio", "none", "there is no sound"),

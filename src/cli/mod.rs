@@ -60,7 +60,6 @@ struct Raw {
     actions: ActionSet,
     reactor: ReactorConfig,
     accels: Accels,
-    qtest: Option<QtestConfig>,
     qtest_log: Option<String>,
 }
 
@@ -139,7 +138,7 @@ impl Raw {
             "audio" | "display" | "net" | "vga" => absent::check(option, &value)?,
             "machine" | "M" => self.machine(&value)?,
             "accel" => self.accels.option(&value)?,
-            "qtest" => self.qtest = Some(accel::qtest(&value)?),
+            "qtest" => self.streams.qtest(&value)?,
             "qtest-log" => self.qtest_log = Some(value),
             "action" => action::parse(&mut self.actions, &value)?,
             "reactor" => self.reactor = reactor(&value)?,
@@ -183,7 +182,7 @@ impl Raw {
         }
         let console = (!self.no_defaults && !tested) || self.nographic;
         let serial = self.streams.finish(console)?;
-        let Streams { chardevs, monitors, listen, add_fds, .. } = self.streams;
+        let Streams { chardevs, monitors, listen, add_fds, qtest, .. } = self.streams;
         let cpu = self.cpu.as_deref().unwrap_or("host");
         Ok(Config {
             name: self.name,
@@ -207,7 +206,7 @@ impl Raw {
             actions: self.actions,
             reactor: self.reactor,
             accels,
-            qtest: self.qtest.map(|qtest| QtestConfig { log: self.qtest_log, ..qtest }),
+            qtest: qtest.map(|qtest| QtestConfig { log: self.qtest_log, ..qtest }),
         })
     }
 }

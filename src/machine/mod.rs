@@ -22,7 +22,8 @@ use ::devices::block::graph::BlockGraph;
 use ::devices::board::Board;
 use ::devices::chardev::{BytePort, Chardevs};
 use ::devices::qdev::{DeviceTree, DriveTable};
-use futures_util::future::select;
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
 use monitor::event::ShutdownCause;
 use monitor::{Actions, EventSink, KvmInfo, Monitor, RunState, Uuid};
 use processors::Processors;
@@ -166,7 +167,7 @@ async fn run_with(
     streams::serve(&monitor, chardevs, &config)?;
     chardevs.pass_input();
     let replies = match (test, &config.qtest) {
-        (Some(test), Some(qtest)) => Some(test.serve(qtest, &reactors, &machine).await?),
+        (Some(test), Some(qtest)) => Some(test.serve(qtest, &reactors, chardevs, &machine).await?),
         _ => None,
     };
     let controlled = Arc::clone(&machine) as Arc<dyn monitor::Machine>;
@@ -182,16 +183,7 @@ async fn run_with(
             Err(error) => tracing::warn!(%error, "signals cannot be read"),
         }
     });
-    // What no client ends can still be ended by a signal.
-    let _released = select(pin!(monitor.preconfig_ended()), pin!(requests.exit_asked())).await;
-    if !config.start_paused {
-        let waited = async {
-            monitor.wait_for_clients().await;
-            chardevs.wait_for_clients().await;
-        };
-        let _released = select(pin!(waited), pin!(requests.exit_asked())).await;
-        machine.start().await;
-    }
+    start(&machine, &monitor, chardevs, !config.start_paused).await;
     let result = life::run(&machine).await;
     signals.cancel();
     monitor.shutdown(FAREWELL).await;
@@ -213,4 +205,29 @@ async fn farewell(chardevs: &Chardevs, output: &BytePort) {
     if reactor::timeout(FAREWELL, sent).await.is_err() {
         tracing::warn!("the reader of a character device is too slow; the last output is lost");
     }
+}
+
+/// Waits for whom the options say to wait for, and lets the machine run if it `shall_run`.
+async fn start(machine: &Machine, monitor: &Monitor, chardevs: &Chardevs, shall_run: bool) {
+    let requests = &machine.requests;
+    // What no client ends can still be ended by a signal.
+    let mut leaving =
+        match select(pin!(monitor.preconfig_ended()), pin!(requests.exit_asked())).await {
+            Either::Left((leaving, _)) => Some(leaving),
+            Either::Right(_) => None,
+        };
+    if !shall_run {
+        return;
+    }
+    let clients = async || {
+        monitor.wait_for_clients().await;
+        chardevs.wait_for_clients().await;
+    };
+    if pin!(clients()).now_or_never().is_none() {
+        // `quit` must not wait for who may never come.
+        leaving = None;
+        let _released = select(pin!(clients()), pin!(requests.exit_asked())).await;
+    }
+    machine.start().await;
+    drop(leaving);
 }

@@ -3,6 +3,7 @@
 use super::error::NetError;
 use super::options::NetdevOptions;
 use super::{NetBackend, dgram, stream, tap};
+use crate::text::is_identifier;
 use reactor::{Context, Fd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -130,7 +131,7 @@ impl Netdevs {
         options: NetdevOptions,
         reactors: &NetReactors<'_>,
     ) -> Result<Arc<Netdev>, NetError> {
-        if !well_formed(id) {
+        if !is_identifier(id) {
             return Err(NetError::BadId);
         }
         if self.find(id).is_ok() {
@@ -217,10 +218,4 @@ fn make(id: &str, options: NetdevOptions, reactors: &NetReactors<'_>) -> Result<
         NetdevOptions::Dgram { options, .. } => dgram::open(options, reactors),
         NetdevOptions::Tap(options) => tap::open(&options, reactors),
     }
-}
-
-/// An identifier as QEMU has it: a letter, then letters, digits, `-`, `.` and `_`.
-fn well_formed(id: &str) -> bool {
-    id.starts_with(|c: char| c.is_ascii_alphabetic())
-        && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
 }

@@ -33,7 +33,6 @@ pub use bus::{Bus, BusKind, Unplug, Visit};
 pub use device::{Device, DeviceState, Realized};
 pub use drives::{ClaimError, DriveTable, Drives};
 pub use pci_bus::{PciBus, SlotEvents};
-pub(crate) use request::is_identifier as request_id_is_sound;
 pub use request::{DeviceRequest, keyval};
 pub use setup::{Claim, Resources, Setup};
 pub use tree::{DeviceTree, TreeConfig, TreeEvents, WeakTree};

@@ -56,7 +56,7 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         names: "exit_preconfig",
         params: "",
         help: "exit the preconfig state",
-        run: |env, _| quietly(std::future::ready(run_state::x_exit_preconfig(env, ()))),
+        run: |env, _| quietly(run_state::x_exit_preconfig(env.clone(), ())),
     },
     HmpCommand {
         names: "help|?",

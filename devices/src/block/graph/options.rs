@@ -263,13 +263,6 @@ impl Options {
     }
 }
 
-/// Whether a node may be called `name`: a letter first, then letters, digits, `-`, `.` and `_`, up
-/// to 31 of them.
-pub(super) fn is_valid_name(name: &str) -> bool {
-    let rest = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-    name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(rest)
-}
-
 #[cfg(test)]
 mod tests {
     use super::{DriverOptions, Options, Reference};

@@ -2,12 +2,10 @@
 //! it, which is why it is described by hand. The graph reads it.
 
 use crate::error::QmpError;
-use crate::qapi_enum;
 use crate::registry::{
-    AlternateInfo, At, Members, Qapi, QapiStruct, StructInfo, Type, Value, VariantsInfo, members,
-    mistyped, optional, required,
+    AlternateInfo, Qapi, StructInfo, Type, VariantsInfo, members, optional, required,
 };
-use crate::wire::Writer;
+use crate::{qapi_enum, qapi_open_struct};
 use devices::block::graph::Options;
 
 qapi_enum! {
@@ -124,41 +122,14 @@ static OPTIONS: StructInfo = StructInfo {
     }),
 };
 
-/// A node to be made.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BlockdevOptions(Members);
+qapi_open_struct! {
+    /// A node to be made. The graph reads it.
+    pub struct BlockdevOptions = OPTIONS;
+}
 
 impl BlockdevOptions {
     /// As the graph takes it.
     pub(super) fn parse(self) -> Result<Options, QmpError> {
         Ok(Options::parse(self.0)?)
-    }
-}
-
-impl Qapi for BlockdevOptions {
-    const TYPE: Type = Type::Struct(Self::INFO);
-
-    fn read(value: Value, at: At<'_>) -> Result<Self, QmpError> {
-        let Value::Object(members) = value else { return Err(mistyped(at, "object")) };
-        Ok(Self(members))
-    }
-
-    fn write(&self, writer: &mut Writer) {
-        writer.value(&Value::Object(self.0.clone()));
-    }
-}
-
-impl QapiStruct for BlockdevOptions {
-    const INFO: &'static StructInfo = &OPTIONS;
-
-    fn take_members(members: &mut Members, _: At<'_>) -> Result<Self, QmpError> {
-        Ok(Self(std::mem::take(members)))
-    }
-
-    fn write_members(&self, writer: &mut Writer) {
-        for (name, value) in &self.0 {
-            writer.key(name);
-            writer.value(value);
-        }
     }
 }
