@@ -21,6 +21,7 @@ use crate::config::Config;
 use ::devices::block::graph::BlockGraph;
 use ::devices::board::Board;
 use ::devices::chardev::{BytePort, Chardevs};
+use ::devices::net::Network;
 use ::devices::qdev::{DeviceTree, DriveTable};
 use futures_util::future::select;
 use monitor::event::ShutdownCause;
@@ -42,6 +43,7 @@ pub(super) struct Machine {
     name: Option<String>,
     uuid: Uuid,
     chardevs: Chardevs,
+    network: Arc<Network>,
     actions: Actions,
     ram: Arc<Ram>,
     board: Board,
@@ -67,7 +69,7 @@ impl Machine {
     /// Plugs the devices into what has been prepared.
     async fn new(
         prepared: Prepared,
-        config: &Config,
+        config: &mut Config,
         reactors: &Reactors,
         (drives, block): (Arc<DriveTable>, Arc<BlockGraph>),
         events: EventSink,
@@ -76,6 +78,8 @@ impl Machine {
         let Prepared { platform, ram, board, processors, apic_ids, .. } = prepared;
         let Prepared { cpus_max, kvm, requests, .. } = prepared;
         let objects = devices::make_objects(reactors.cores(), &config.objects).await?;
+        let netdevs = std::mem::take(&mut config.netdevs);
+        let network = devices::make_netdevs(reactors, &events, netdevs)?;
         let devices = devices::tree(devices::Parts {
             reactors,
             board: &board,
@@ -84,6 +88,9 @@ impl Machine {
             cpus: processors.count(),
             drives: Arc::clone(&drives),
             objects,
+            network: Arc::clone(&network),
+            chardevs: chardevs.clone(),
+            ram_size: config.ram_size,
             events: events.clone(),
         });
         devices::plug_all(&devices, &config.devices).await?;
@@ -91,6 +98,7 @@ impl Machine {
             name: config.name.clone(),
             uuid: config.uuid,
             chardevs,
+            network,
             actions: Actions::new(config.actions),
             ram,
             board,
@@ -157,7 +165,7 @@ async fn run_with(
     }
     let (events, table) = (monitor.events(), chardevs.clone());
     let disks = (drives, block);
-    let machine = Machine::new(prepared, &config, &reactors, disks, events, table).await?;
+    let machine = Machine::new(prepared, &mut config, &reactors, disks, events, table).await?;
     let machine = Arc::new(machine);
     streams::add_fds(&monitor, std::mem::take(&mut config.add_fds))?;
     streams::listen(&monitor, &config)?;
@@ -193,6 +201,7 @@ async fn run_with(
         machine.start().await;
     }
     let result = life::run(&machine).await;
+    machine.network.netdevs().close();
     signals.cancel();
     monitor.shutdown(FAREWELL).await;
     if let Some(replies) = replies
