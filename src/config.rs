@@ -2,6 +2,7 @@
 
 use devices::block::FileOptions;
 use devices::chardev::Backend;
+use devices::net::NetdevOptions;
 use devices::qdev::DeviceRequest;
 use devices::qdev::value::Syntax;
 use monitor::wire::Style;
@@ -25,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) initrd: Option<PathBuf>,
     pub(crate) append: String,
     pub(crate) drives: Vec<DriveConfig>,
+    /// Made before the devices, in this order.
+    pub(crate) netdevs: Vec<NetdevConfig>,
     /// Made before the devices.
     pub(crate) objects: Vec<ObjectConfig>,
     /// In the order of their making.
@@ -81,6 +84,17 @@ pub(crate) struct ObjectConfig {
     pub(crate) option: String,
     pub(crate) arguments: Map<String, Value>,
     pub(crate) syntax: Syntax,
+}
+
+/// A network back end.
+#[derive(Debug)]
+pub(crate) struct NetdevConfig {
+    /// What asked for it, for messages.
+    pub(crate) option: String,
+    pub(crate) id: String,
+    pub(crate) options: NetdevOptions,
+    /// The inherited descriptors that it needs, by their numbers.
+    pub(crate) descriptors: Vec<(String, Fd)>,
 }
 
 /// A device to plug in.

@@ -38,6 +38,7 @@ pub use commands::guest::{
     MachineInfo, MemorySizeInfo, PciDeviceClass, PciDeviceId, PciDeviceInfo, PciInfo,
     PciMemoryRegion,
 };
+pub use commands::net_backend::{Netdev, NetdevBackend};
 pub use error::{ErrorClass, QmpError};
 pub use hmp::{Echo, HmpSession};
 pub use machine::{Cpu, KvmInfo, Machine, RunState, Uuid, UuidError, reset_required};

@@ -34,6 +34,28 @@ const OPTIONS: &[(&str, &str, &str)] = &[
         "a device, also as JSON; -device help lists the types, -device TYPE,help its properties",
     ),
     (
+        "netdev",
+        "TYPE,id=ID[,...]",
+        "a network back end, also as JSON, for -device virtio-net-pci,netdev=ID (-netdev help):",
+    ),
+    (
+        "",
+        "",
+        "  socket: listen=HOST:PORT | connect=HOST:PORT | fd=N | udp=HOST:PORT,localaddr=HOST:PORT;",
+    ),
+    (
+        "",
+        "",
+        "  stream: addr.type=unix|inet|fd, addr.path|host|port|str, server=on|off, reconnect-ms=N;",
+    ),
+    ("", "", "  dgram: local.type, local.path, remote.type, remote.path, ...;"),
+    ("", "", "  tap: ifname=NAME | fd=N | fds=N:N, queues=N, vnet_hdr=on|off; no script is run"),
+    (
+        "nic",
+        "none|TYPE[,...]",
+        "a network back end and its adapter: the keys of -netdev, and mac=ADDRESS, addr=SLOT",
+    ),
+    (
         "object",
         "TYPE,id=ID[,...]",
         "an object, also as JSON: iothread, rng-random, rng-builtin, secret, throttle-group",
@@ -85,7 +107,7 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     ("display", "none", "there is no other display"),
     ("audio", "none", "there is no sound"),
     ("vga", "none", "there is no graphics adapter"),
-    ("net", "none", "there is no network adapter but what -device makes"),
+    ("net", "none", "as -nic none"),
     ("no-user-config", "", "accepted; no configuration file is read"),
     (
         "reactor",

@@ -10,6 +10,7 @@ mod device;
 mod drive;
 mod help;
 mod keyval;
+mod netdev;
 mod object;
 pub(crate) mod options;
 mod streams;
@@ -22,6 +23,7 @@ use drive::Drives;
 use keyval::KeyVal;
 use monitor::wire::Style;
 use monitor::{ActionSet, RebootAction, ShutdownAction, Uuid};
+use netdev::Nets;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use streams::Streams;
@@ -48,6 +50,7 @@ struct Raw {
     initrd: Option<PathBuf>,
     append: Option<String>,
     drives: Drives,
+    nets: Nets,
     devices: Vec<DeviceConfig>,
     objects: Vec<ObjectConfig>,
     /// What to print instead of running.
@@ -124,6 +127,13 @@ impl Raw {
                 device::Device::Help(text) => self.help = Some(text),
                 device::Device::Plug(device) => self.devices.push(device),
             },
+            "netdev" => {
+                if let Some(help) = self.nets.netdev(&value)? {
+                    self.help = Some(help);
+                }
+            }
+            "nic" => self.nets.nic(&value)?,
+            "net" => netdev::net(&value)?,
             "object" => self.objects.push(object::parse(&value)?),
             "chardev" => self.streams.chardev(&value)?,
             "mon" => self.streams.mon(&value)?,
@@ -135,7 +145,7 @@ impl Raw {
             "uuid" => {
                 self.uuid = value.parse().map_err(|error| format!("-uuid {value}: {error}"))?;
             }
-            "audio" | "display" | "net" | "vga" => absent::check(option, &value)?,
+            "audio" | "display" | "vga" => absent::check(option, &value)?,
             "machine" | "M" => self.machine(&value)?,
             "accel" => self.accels.option(&value)?,
             "qtest" => self.streams.qtest(&value)?,
@@ -172,6 +182,7 @@ impl Raw {
         let (mut drives, of_drives) = self.drives.finish();
         let mut devices = self.devices;
         devices.extend(of_drives);
+        devices.extend(self.nets.devices);
         if embedded && drives.is_empty() && devices.is_empty() && !self.no_defaults {
             let (drive, device) = drive::scratch();
             drives.push(drive);
@@ -194,6 +205,7 @@ impl Raw {
             initrd: self.initrd,
             append: self.append.unwrap_or_default(),
             drives,
+            netdevs: self.nets.netdevs,
             objects: self.objects,
             devices,
             chardevs,

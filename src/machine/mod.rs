@@ -21,6 +21,7 @@ use crate::config::Config;
 use ::devices::block::graph::BlockGraph;
 use ::devices::board::Board;
 use ::devices::chardev::{BytePort, Chardevs};
+use ::devices::net::Network;
 use ::devices::qdev::{DeviceTree, DriveTable};
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
@@ -43,6 +44,7 @@ pub(super) struct Machine {
     name: Option<String>,
     uuid: Uuid,
     chardevs: Chardevs,
+    network: Arc<Network>,
     actions: Actions,
     ram: Arc<Ram>,
     board: Board,
@@ -68,7 +70,7 @@ impl Machine {
     /// Plugs the devices into what has been prepared.
     async fn new(
         prepared: Prepared,
-        config: &Config,
+        config: &mut Config,
         reactors: &Reactors,
         (drives, block): (Arc<DriveTable>, Arc<BlockGraph>),
         events: EventSink,
@@ -77,6 +79,8 @@ impl Machine {
         let Prepared { platform, ram, board, processors, apic_ids, .. } = prepared;
         let Prepared { cpus_max, kvm, requests, .. } = prepared;
         let objects = devices::make_objects(reactors.cores(), &config.objects).await?;
+        let netdevs = std::mem::take(&mut config.netdevs);
+        let network = devices::make_netdevs(reactors, &events, netdevs)?;
         let devices = devices::tree(devices::Parts {
             reactors,
             board: &board,
@@ -85,6 +89,9 @@ impl Machine {
             cpus: processors.count(),
             drives: Arc::clone(&drives),
             objects,
+            network: Arc::clone(&network),
+            chardevs: chardevs.clone(),
+            ram_size: config.ram_size,
             events: events.clone(),
         });
         devices::plug_all(&devices, &config.devices).await?;
@@ -92,6 +99,7 @@ impl Machine {
             name: config.name.clone(),
             uuid: config.uuid,
             chardevs,
+            network,
             actions: Actions::new(config.actions),
             ram,
             board,
@@ -158,7 +166,7 @@ async fn run_with(
     }
     let (events, table) = (monitor.events(), chardevs.clone());
     let disks = (drives, block);
-    let machine = Machine::new(prepared, &config, &reactors, disks, events, table).await?;
+    let machine = Machine::new(prepared, &mut config, &reactors, disks, events, table).await?;
     let machine = Arc::new(machine);
     streams::add_fds(&monitor, std::mem::take(&mut config.add_fds))?;
     streams::listen(&monitor, &config)?;
@@ -185,6 +193,7 @@ async fn run_with(
     });
     start(&machine, &monitor, chardevs, !config.start_paused).await;
     let result = life::run(&machine).await;
+    machine.network.netdevs().close();
     signals.cancel();
     monitor.shutdown(FAREWELL).await;
     if let Some(replies) = replies

@@ -34,6 +34,8 @@ struct State {
     /// How the connection is called, while there is one.
     connected: Option<String>,
     frontend: Option<FrontEndKind>,
+    /// The front end is there and says that nobody listens behind it.
+    closed: bool,
     came: bool,
     added: Option<Fd>,
     /// The back end has been replaced by one that offers here.
@@ -86,7 +88,9 @@ impl Slot {
     pub(super) fn replace(&self, next: &Arc<Self>) {
         {
             let mut state = self.lock();
-            next.lock().frontend = state.frontend;
+            let mut taken = next.lock();
+            (taken.frontend, taken.closed) = (state.frontend, state.closed);
+            drop(taken);
             state.next = Some(Arc::clone(next));
         }
         self.disconnected();
@@ -101,6 +105,12 @@ impl Slot {
     /// What uses it.
     pub(super) fn frontend(&self) -> Option<FrontEndKind> {
         self.lock().frontend
+    }
+
+    /// Whether something uses it and listens.
+    pub(super) fn frontend_open(&self) -> bool {
+        let state = self.lock();
+        state.frontend.is_some() && !state.closed
     }
 
     /// Takes it into use; false: it is in use.
@@ -164,6 +174,11 @@ impl FrontEnd {
         &self.id
     }
 
+    /// Says whether anybody listens behind the front end, for those who ask about the device.
+    pub fn set_open(&self, open: bool) {
+        self.slot().lock().closed = !open;
+    }
+
     /// Where the present back end offers.
     fn slot(&self) -> Arc<Slot> {
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -206,6 +221,8 @@ impl FrontEnd {
 
 impl Drop for FrontEnd {
     fn drop(&mut self) {
-        self.slot().lock().frontend = None;
+        let slot = self.slot();
+        let mut state = slot.lock();
+        (state.frontend, state.closed) = (None, false);
     }
 }

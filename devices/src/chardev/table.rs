@@ -29,6 +29,14 @@ struct Chardev {
 }
 
 impl Chardev {
+    /// What is in use has its front end open, unless that says otherwise.
+    fn frontend_open(&self) -> bool {
+        match &self.running.kind {
+            Kind::Mux(mux) => mux.in_use(),
+            _ => self.slot.frontend_open(),
+        }
+    }
+
     fn in_use(&self) -> bool {
         match &self.running.kind {
             Kind::Mux(mux) => mux.in_use(),
@@ -77,6 +85,11 @@ impl Chardevs {
             gate: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The context that back ends run in, `iohandler`.
+    pub fn home(&self) -> &Context {
+        &self.inner.iohandler
     }
 
     /// Reads nothing for front ends that share a device until [`pass_input`](Self::pass_input), while
@@ -207,7 +220,7 @@ impl Chardevs {
         let info = |(id, chardev): (&String, &Chardev)| ChardevInfo {
             label: id.clone(),
             filename: chardev.filename(),
-            frontend_open: chardev.in_use(),
+            frontend_open: chardev.frontend_open(),
         };
         self.lock().iter().map(info).collect()
     }

@@ -9,6 +9,7 @@
 //! | the tree: add, remove, find, reset | [`DeviceTree`] | `main`; look-ups any |
 //! | what a device is made from: [`Setup`], [`Resources`] | `setup` | `main` |
 //! | the SCSI bus of an adapter | `scsi_bus` | `main` |
+//! | the ports of a virtio console | `serial_bus` | `main` |
 //! | disks by id: [`Drives`] | `drives` | `main` |
 //!
 //! Writers are in `main`. Readers walk a bus's children inside a read-side section, on any thread,
@@ -22,6 +23,7 @@ mod pci_bus;
 pub mod property;
 mod request;
 mod scsi_bus;
+mod serial_bus;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -34,7 +36,7 @@ pub use device::{Device, DeviceState, Realized};
 pub use drives::{ClaimError, DriveTable, Drives};
 pub use pci_bus::{PciBus, SlotEvents};
 pub use request::{DeviceRequest, keyval};
-pub use setup::{Claim, Resources, Setup};
+pub use setup::{Claim, PortSink, Resources, Setup};
 pub use tree::{DeviceTree, TreeConfig, TreeEvents, WeakTree};
 pub(crate) use types::TREE as TYPE_TREE;
 pub use types::virtio_pci::{VIRTIO_PCI_PROPERTIES, VirtioFunction, realize_virtio};

@@ -3,9 +3,12 @@
 use super::BoxFuture;
 use super::drives::{ClaimError, Drives};
 use super::value::Properties;
+use crate::chardev::Chardevs;
 use crate::error::CommandError;
+use crate::net::Network;
 use crate::objects::Objects;
 use crate::virtio::Ram;
+use crate::virtio::balloon::BalloonSlot;
 use reactor::Context;
 use std::sync::Arc;
 use vcpu::irq::Platform;
@@ -25,7 +28,18 @@ pub struct Resources {
     pub drives: Arc<dyn Drives>,
     /// Objects by id.
     pub objects: Arc<Objects>,
+    /// Network back ends by id.
+    pub network: Arc<Network>,
+    /// Character devices by id.
+    pub chardevs: Chardevs,
+    /// The place of the machine's balloon.
+    pub balloon: Arc<BalloonSlot>,
+    /// Told when a program of the guest opens or closes the port with an id.
+    pub port_opened: PortSink,
 }
+
+/// Takes the id of a port, and whether a program of the guest has it open. Any thread, returns at once.
+pub type PortSink = Arc<dyn Fn(&str, bool) + Send + Sync>;
 
 /// Where a test lets a step fail.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use super::args::Failure;
 use super::table::HmpCommand;
-use super::{hardware, qom};
+use super::{hardware, net, qom};
 use crate::BoxFuture;
 use crate::commands::sessions::{self, CommandLatency};
 use crate::commands::{inspect, monitor, reactors};
@@ -12,6 +12,12 @@ use crate::machine::RunState;
 use std::fmt::Write as _;
 
 pub(super) const COMMANDS: &[HmpCommand] = &[
+    HmpCommand {
+        names: "balloon",
+        params: "",
+        help: "show balloon information",
+        run: |env, _| ready(hardware::info_balloon(env)),
+    },
     HmpCommand {
         names: "commands",
         params: "",
@@ -53,6 +59,12 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         params: "",
         help: "show the current VM name",
         run: |env, _| ready(name(env)),
+    },
+    HmpCommand {
+        names: "network",
+        params: "",
+        help: "show the network state",
+        run: |env, _| ready(net::info(env)),
     },
     HmpCommand {
         names: "pci",

@@ -12,6 +12,7 @@ mod hardware;
 mod info;
 mod line;
 mod memory;
+mod net;
 mod page;
 mod qom;
 mod session;

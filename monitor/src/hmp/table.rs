@@ -1,7 +1,7 @@
 //! The commands of the human monitor.
 
 use super::args::Failure;
-use super::{devices, info, memory, qom};
+use super::{devices, hardware, info, memory, net, qom};
 use crate::BoxFuture;
 use crate::commands::memory::inject_nmi;
 use crate::commands::run_state;
@@ -34,6 +34,12 @@ impl HmpCommand {
 }
 
 pub(super) const COMMANDS: &[HmpCommand] = &[
+    HmpCommand {
+        names: "balloon",
+        params: "target",
+        help: "request VM to change its memory allocation (in MB)",
+        run: |env, rest| Box::pin(std::future::ready(hardware::balloon(env, rest))),
+    },
     HmpCommand {
         names: "cont|c",
         params: "",
@@ -75,6 +81,18 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         params: "addr size file",
         help: "save to disk virtual memory dump starting at 'addr' of size 'size'",
         run: |env, rest| Box::pin(memory::memsave(env, rest)),
+    },
+    HmpCommand {
+        names: "netdev_add",
+        params: "[socket|stream|dgram|tap],id=str[,prop=value][,...]",
+        help: "add host network device",
+        run: |env, rest| Box::pin(std::future::ready(net::add(env, rest))),
+    },
+    HmpCommand {
+        names: "netdev_del",
+        params: "id",
+        help: "remove host network device",
+        run: |env, rest| Box::pin(std::future::ready(net::del(env, rest))),
     },
     HmpCommand {
         names: "nmi",
@@ -129,6 +147,12 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         params: "",
         help: "quit the emulator",
         run: |env, _| quietly(run_state::quit(env.clone(), ())),
+    },
+    HmpCommand {
+        names: "set_link",
+        params: "name on|off",
+        help: "change the link status of a network adapter",
+        run: |env, rest| Box::pin(std::future::ready(net::set_link(env, rest))),
     },
     HmpCommand {
         names: "stop|s",

@@ -13,6 +13,8 @@ use crate::{
 };
 use devices::block::graph::BlockGraph;
 use devices::chardev::Chardevs;
+use devices::net::Network;
+use devices::virtio::balloon::BalloonSlot;
 use reactor::sync::{Notify, oneshot};
 use reactor::{DrainToken, Fd, Reactors, io};
 use std::os::unix::net::UnixStream;
@@ -223,6 +225,8 @@ pub(super) struct FakeMachine {
     pub(super) ram: Ram,
     block: Arc<BlockGraph>,
     pub(super) chardevs: Chardevs,
+    network: Arc<Network>,
+    pub(super) balloon: BalloonSlot,
 }
 
 /// The size of its memory.
@@ -233,6 +237,8 @@ impl FakeMachine {
         let chardevs = Chardevs::new(reactors.iohandler(), || {});
         Self {
             state: Mutex::new(RunState::Running),
+            balloon: BalloonSlot::new(RAM_BYTES, events.balloon()),
+            network: Network::new(reactors.iohandler(), events.network()),
             events,
             quits: Mutex::new(0),
             nmis: Mutex::new(0),
@@ -260,6 +266,14 @@ async fn in_main(act: impl FnOnce() -> Result<(), QmpError>) -> Result<(), QmpEr
 impl Machine for FakeMachine {
     fn block(&self) -> &Arc<BlockGraph> {
         &self.block
+    }
+
+    fn balloon(&self) -> Option<&BalloonSlot> {
+        Some(&self.balloon)
+    }
+
+    fn network(&self) -> Option<&Arc<Network>> {
+        Some(&self.network)
     }
 
     fn name(&self) -> Option<String> {

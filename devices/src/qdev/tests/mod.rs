@@ -6,13 +6,17 @@ mod qom;
 mod readers;
 mod remove;
 mod scsi;
+mod virtio;
 
 use super::*;
 use crate::CommandError;
 use crate::acpi::{AcpiPm, PciHotplug};
 use crate::block;
+use crate::chardev::Chardevs;
+use crate::net::Network;
 use crate::objects::Objects;
 use crate::test_platform::{TestClock, TestLine};
+use crate::virtio::balloon::BalloonSlot;
 use crate::virtio::testing::TestMachine;
 use reactor::Reactors;
 use reactor::sync::Notify;
@@ -167,6 +171,7 @@ impl Rig {
         let hotplug = PciHotplug::new(AcpiPm::new(sci, clock, Arc::new(|_| ())));
         let root = PciBus::root(Arc::clone(&machine.root), hotplug.clone(), "/machine/pci.0");
         let log = Arc::<Log>::default();
+        let (chardevs, opened) = (Chardevs::new(reactors.iohandler(), || {}), Arc::clone(&log));
         let tree = DeviceTree::new(TreeConfig {
             main: reactors.main().clone(),
             resources: Resources {
@@ -176,6 +181,12 @@ impl Rig {
                 cpus: 2,
                 drives: drives.clone(),
                 objects: Objects::new(reactors.cores()),
+                network: Network::new(reactors.iohandler(), Arc::new(|_| ())),
+                chardevs: chardevs.clone(),
+                balloon: Arc::new(BalloonSlot::new(1 << 27, Arc::new(|_| ()))),
+                port_opened: Arc::new(move |id, open| {
+                    opened.push("open", Some(id), &open.to_string());
+                }),
             },
             root,
             types: Types::new().with(&[&CONTROLLER, &LEAF]),

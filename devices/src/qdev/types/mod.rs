@@ -1,10 +1,14 @@
 //! Types of devices by name.
 
 pub(super) mod scsi_disk;
+pub(super) mod serial_port;
+pub(super) mod virtio_balloon;
 pub(super) mod virtio_blk;
+pub(super) mod virtio_net;
 pub(super) mod virtio_pci;
 pub(super) mod virtio_rng;
 pub(super) mod virtio_scsi;
+pub(super) mod virtio_serial;
 
 use super::BoxFuture;
 use super::device::Realized;
@@ -101,6 +105,7 @@ pub(crate) const TREE: &[TypeInfo] = &[
     base("bus", "object"),
     part("PCI", "bus"),
     part("SCSI", "bus"),
+    part("virtio-serial-bus", "bus"),
     part("container", "object"),
     base("event-loop-base", "object"),
     base("rng-backend", "object"),
@@ -112,9 +117,13 @@ pub(crate) const TREE: &[TypeInfo] = &[
     base("device", "object"),
     base("pci-device", "device"),
     base("virtio-pci", "pci-device"),
+    base("virtio-balloon-pci-base", "virtio-pci"),
     base("virtio-blk-pci-base", "virtio-pci"),
+    base("virtio-net-pci-base", "virtio-pci"),
     base("virtio-rng-pci-base", "virtio-pci"),
     base("virtio-scsi-pci-base", "virtio-pci"),
+    base("virtio-serial-pci-base", "virtio-pci"),
+    base("virtio-serial-port", "device"),
     base("scsi-device", "device"),
     base("scsi-disk-base", "scsi-device"),
     part("i440FX", "pci-device"),
@@ -144,8 +153,13 @@ fn is_help(text: &str) -> bool {
 
 const DEVICES: &[&DeviceType] = &[
     &virtio_blk::VIRTIO_BLK_PCI,
+    &virtio_balloon::VIRTIO_BALLOON_PCI,
+    &virtio_net::VIRTIO_NET_PCI,
     &virtio_rng::VIRTIO_RNG_PCI,
     &virtio_scsi::VIRTIO_SCSI_PCI,
+    &virtio_serial::VIRTIO_SERIAL_PCI,
+    &serial_port::VIRTSERIALPORT,
+    &serial_port::VIRTCONSOLE,
     &scsi_disk::SCSI_HD,
     &scsi_disk::SCSI_CD,
 ];

@@ -9,7 +9,6 @@ use crate::qdev::property::{Kind, Property};
 use crate::qdev::setup::Setup;
 use crate::qdev::{BoxFuture, Realized};
 use crate::virtio::blk::{BlkOptions, VirtioBlk};
-use serde_json::Value;
 use std::sync::Arc;
 
 /// The type that QEMU's errors name: there the PCI device has this one inside.
@@ -79,7 +78,6 @@ async fn realize(setup: Setup<'_>) -> Result<Arc<dyn Realized>, CommandError> {
             "num-queues" => queues.into(),
             "logical_block_size" => logical.into(),
             "physical_block_size" => physical.into(),
-            "disable-legacy" => Value::from("on"),
             _ => return None,
         })
     })
