@@ -1,4 +1,4 @@
-//! Base 64 (RFC 4648, section 4), as lenient as QEMU's decoder.
+//! Base 64 (RFC 4648, section 4), as QEMU reads it.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -15,20 +15,29 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
     text
 }
 
-/// Characters outside of the alphabet are skipped, and an incomplete end gives its whole bytes.
-pub(crate) fn decode(text: &str) -> Vec<u8> {
+/// `None` for characters that are neither of the alphabet nor `=` nor line feeds, as in QEMU; also as
+/// there, an end that is no whole group of four gives nothing.
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut count) = (0u32, 0);
-    for byte in text.bytes() {
-        let Some(value) = ALPHABET.iter().position(|known| *known == byte) else { continue };
-        bits = bits << 6 | value as u32;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
+    let (mut bits, mut count, mut padding) = (0u32, 0, 0);
+    for byte in text.bytes().filter(|byte| *byte != b'\n') {
+        let value = match byte {
+            b'=' => {
+                padding += 1;
+                0
+            }
+            _ => ALPHABET.iter().position(|known| *known == byte)? as u32,
+        };
+        bits = bits << 6 | value;
+        count += 1;
+        if count == 4 {
+            let group = [(bits >> 16) as u8, (bits >> 8) as u8, bits as u8];
+            bytes
+                .extend_from_slice(group.get(..3usize.saturating_sub(padding)).unwrap_or_default());
+            (bits, count, padding) = (0, 0, 0);
         }
     }
-    bytes
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -48,13 +57,18 @@ mod tests {
             ("foobar", "Zm9vYmFy"),
         ] {
             assert_eq!(encode(plain.as_bytes()), coded);
-            assert_eq!(decode(coded), plain.as_bytes());
+            assert_eq!(decode(coded).unwrap(), plain.as_bytes());
         }
     }
 
+    /// What QEMU 10.0 makes of them.
     #[test]
-    fn nonsense_is_skipped() {
-        assert_eq!(decode("Zm\n9v!"), b"foo");
-        assert_eq!(decode("hello"), b"\x85\xe9\x65");
+    fn what_is_no_base_64_is_refused_or_cut() {
+        assert_eq!(decode("Zm9v!"), None);
+        assert_eq!(decode("Zm9v Zm9v"), None);
+        assert_eq!(decode("Zm\n9v").unwrap(), b"foo");
+        assert_eq!(decode("hello").unwrap(), b"\x85\xe9\x65");
+        assert_eq!(decode("aGk").unwrap(), b"");
+        assert_eq!(decode("=").unwrap(), b"");
     }
 }

@@ -16,6 +16,9 @@ pub enum FrontEndKind {
     Control,
 }
 
+/// Called on any thread, and outside all locks.
+type OnBreak = Arc<dyn Fn() + Send + Sync>;
+
 /// Where a back end leaves a connection for its front end.
 pub(super) struct Slot {
     state: Mutex<State>,
@@ -36,6 +39,8 @@ struct State {
     frontend: Option<FrontEndKind>,
     came: bool,
     added: Option<Fd>,
+    /// What the front end does at a break condition.
+    on_break: Option<OnBreak>,
     /// The back end has been replaced by one that offers here.
     next: Option<Arc<Slot>>,
 }
@@ -86,7 +91,10 @@ impl Slot {
     pub(super) fn replace(&self, next: &Arc<Self>) {
         {
             let mut state = self.lock();
-            next.lock().frontend = state.frontend;
+            let mut next_state = next.lock();
+            next_state.frontend = state.frontend;
+            next_state.on_break = state.on_break.take();
+            drop(next_state);
             state.next = Some(Arc::clone(next));
         }
         self.disconnected();
@@ -111,6 +119,14 @@ impl Slot {
         }
         state.frontend = Some(kind);
         true
+    }
+
+    /// A break condition, for the front end that cares.
+    pub(super) fn send_break(&self) {
+        let on_break = self.lock().on_break.clone();
+        if let Some(on_break) = on_break {
+            on_break();
+        }
     }
 
     /// Hands a connected socket to the back end; false: it has a connection.
@@ -176,6 +192,11 @@ impl FrontEnd {
         }
     }
 
+    /// Sets what is done at a break condition on the line. Any thread.
+    pub(crate) fn on_break(&self, call: impl Fn() + Send + Sync + 'static) {
+        self.slot().lock().on_break = Some(Arc::new(call));
+    }
+
     /// The connection that is there now. Any thread; never waits.
     pub fn try_connection(&self) -> Option<Connection> {
         self.slot().lock().offered.take()
@@ -206,6 +227,11 @@ impl FrontEnd {
 
 impl Drop for FrontEnd {
     fn drop(&mut self) {
-        self.slot().lock().frontend = None;
+        let slot = self.slot();
+        let mut state = slot.lock();
+        state.frontend = None;
+        let on_break = state.on_break.take();
+        drop(state);
+        drop(on_break);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::args::Failure;
 use super::table::HmpCommand;
-use super::{hardware, qom};
+use super::{chardev, hardware, qom};
 use crate::BoxFuture;
 use crate::commands::sessions::{self, CommandLatency};
 use crate::commands::{inspect, monitor, reactors};
@@ -12,6 +12,12 @@ use crate::machine::RunState;
 use std::fmt::Write as _;
 
 pub(super) const COMMANDS: &[HmpCommand] = &[
+    HmpCommand {
+        names: "chardev",
+        params: "",
+        help: "show the character devices",
+        run: |env, _| ready(chardev::list(env)),
+    },
     HmpCommand {
         names: "commands",
         params: "",

@@ -1,7 +1,7 @@
 //! The commands of the human monitor.
 
 use super::args::Failure;
-use super::{devices, info, memory, qom};
+use super::{chardev, devices, info, memory, qom};
 use crate::BoxFuture;
 use crate::commands::memory::inject_nmi;
 use crate::commands::run_state;
@@ -35,6 +35,24 @@ impl HmpCommand {
 
 pub(super) const COMMANDS: &[HmpCommand] = &[
     HmpCommand {
+        names: "chardev-remove",
+        params: "id",
+        help: "remove chardev",
+        run: |env, rest| ready(chardev::remove(env, rest)),
+    },
+    HmpCommand {
+        names: "chardev-send-break",
+        params: "id",
+        help: "send a break on chardev",
+        run: |env, rest| ready(chardev::send_break(env, rest)),
+    },
+    HmpCommand {
+        names: "closefd",
+        params: "closefd name",
+        help: "close a file descriptor previously passed via SCM rights",
+        run: |env, rest| ready(chardev::close_fd(env, rest)),
+    },
+    HmpCommand {
         names: "cont|c",
         params: "",
         help: "resume emulation",
@@ -57,6 +75,12 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         params: "",
         help: "exit the preconfig state",
         run: |env, _| quietly(std::future::ready(run_state::x_exit_preconfig(env, ()))),
+    },
+    HmpCommand {
+        names: "getfd",
+        params: "getfd name",
+        help: "receive a file descriptor via SCM rights and assign it a name",
+        run: |env, rest| ready(chardev::get_fd(env, rest)),
     },
     HmpCommand {
         names: "help|?",
@@ -131,6 +155,18 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         run: |env, _| quietly(run_state::quit(env.clone(), ())),
     },
     HmpCommand {
+        names: "ringbuf_read",
+        params: "device size",
+        help: "Read from a ring buffer character device",
+        run: |env, rest| ready(chardev::ring_read(env, rest)),
+    },
+    HmpCommand {
+        names: "ringbuf_write",
+        params: "device data",
+        help: "Write to a ring buffer character device",
+        run: |env, rest| ready(chardev::ring_write(env, rest)),
+    },
+    HmpCommand {
         names: "stop|s",
         params: "",
         help: "stop emulation",
@@ -168,6 +204,11 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
     },
 ];
 
+/// A command that does not wait.
+fn ready<'a>(result: Result<String, Failure>) -> BoxFuture<'a, Result<String, Failure>> {
+    Box::pin(std::future::ready(result))
+}
+
 /// A command that says nothing when it succeeds.
 fn quietly<'a>(
     command: impl Future<Output = Result<(), QmpError>> + Send + 'a,
@@ -178,6 +219,12 @@ fn quietly<'a>(
 /// What `info` knows.
 pub(super) fn info() -> &'static [HmpCommand] {
     info::COMMANDS
+}
+
+/// Whether a line only looks at the machine, without waiting.
+pub(super) fn only_looks(line: &str) -> bool {
+    const LOOKS: [&str; 8] = ["", "info", "help", "?", "print", "p", "qom-get", "qom-list"];
+    LOOKS.contains(&split(line).0)
 }
 
 /// Runs one line.
