@@ -85,7 +85,7 @@ impl monitor::Machine for Machine {
     }
 
     fn memory_size(&self) -> MemorySizeInfo {
-        MemorySizeInfo { base_memory: self.ram_size, plugged_memory: None }
+        MemorySizeInfo { base_memory: self.ram_size, plugged_memory: Some(0) }
     }
 
     fn command_line_options(&self) -> Vec<CommandLineOptionInfo> {

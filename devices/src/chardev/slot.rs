@@ -16,6 +16,9 @@ pub enum FrontEndKind {
     Control,
 }
 
+/// Called on any thread, and outside all locks.
+type OnBreak = Arc<dyn Fn() + Send + Sync>;
+
 /// Where a back end leaves a connection for its front end.
 pub(super) struct Slot {
     state: Mutex<State>,
@@ -38,6 +41,8 @@ struct State {
     closed: bool,
     came: bool,
     added: Option<Fd>,
+    /// What the front end does at a break condition.
+    on_break: Option<OnBreak>,
     /// The back end has been replaced by one that offers here.
     next: Option<Arc<Slot>>,
 }
@@ -90,6 +95,7 @@ impl Slot {
             let mut state = self.lock();
             let mut taken = next.lock();
             (taken.frontend, taken.closed) = (state.frontend, state.closed);
+            taken.on_break = state.on_break.take();
             drop(taken);
             state.next = Some(Arc::clone(next));
         }
@@ -121,6 +127,14 @@ impl Slot {
         }
         state.frontend = Some(kind);
         true
+    }
+
+    /// A break condition, for the front end that cares.
+    pub(super) fn send_break(&self) {
+        let on_break = self.lock().on_break.clone();
+        if let Some(on_break) = on_break {
+            on_break();
+        }
     }
 
     /// Hands a connected socket to the back end; false: it has a connection.
@@ -191,6 +205,11 @@ impl FrontEnd {
         }
     }
 
+    /// Sets what is done at a break condition on the line. Any thread.
+    pub(crate) fn on_break(&self, call: impl Fn() + Send + Sync + 'static) {
+        self.slot().lock().on_break = Some(Arc::new(call));
+    }
+
     /// The connection that is there now. Any thread; never waits.
     pub fn try_connection(&self) -> Option<Connection> {
         self.slot().lock().offered.take()
@@ -224,5 +243,8 @@ impl Drop for FrontEnd {
         let slot = self.slot();
         let mut state = slot.lock();
         (state.frontend, state.closed) = (None, false);
+        let on_break = state.on_break.take();
+        drop(state);
+        drop(on_break);
     }
 }

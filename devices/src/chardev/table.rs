@@ -250,9 +250,22 @@ impl Chardevs {
         }
     }
 
-    /// Sends a break condition, which no back end here passes on; as in QEMU that is no error.
+    /// Sends a break condition to the front end; one that knows none ignores it, as in QEMU. Any thread.
     pub fn send_break(&self, id: &str) -> Result<(), CommandError> {
-        if self.contains(id) { Ok(()) } else { Err(not_found(id)) }
+        let table = self.lock();
+        let chardev = table.get(id).ok_or_else(|| not_found(id))?;
+        let (slot, mux) = match &chardev.running.kind {
+            Kind::Mux(mux) => (None, Some(Arc::clone(mux))),
+            _ => (Some(Arc::clone(&chardev.slot)), None),
+        };
+        drop(table);
+        if let Some(slot) = slot {
+            slot.send_break();
+        }
+        if let Some(mux) = mux {
+            mux.send_break();
+        }
+        Ok(())
     }
 
     /// Gives a socket that has no connection the connected socket `fd`.

@@ -2,7 +2,7 @@
 
 use super::args::Failure;
 use super::table::HmpCommand;
-use super::{hardware, net, qom};
+use super::{chardev, hardware, net, qom};
 use crate::BoxFuture;
 use crate::commands::sessions::{self, CommandLatency};
 use crate::commands::{inspect, monitor, reactors};
@@ -17,6 +17,12 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         params: "",
         help: "show balloon information",
         run: |env, _| ready(hardware::info_balloon(env)),
+    },
+    HmpCommand {
+        names: "chardev",
+        params: "",
+        help: "show the character devices",
+        run: |env, _| ready(chardev::list(env)),
     },
     HmpCommand {
         names: "commands",
