@@ -26,7 +26,13 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     (
         "",
         "",
-        "  cache=none|writeback|writethrough|directsync|unsafe, discard=ignore|unmap, file.locking=on|off",
+        "  cache=none|writeback|writethrough|directsync|unsafe, discard=ignore|unmap, file.locking=on|off,",
+    ),
+    ("", "", "  detect-zeroes=off|on|unmap, file.OPTION=VALUE for the node below, file=null-co://"),
+    (
+        "blockdev",
+        "driver=D,node-name=N[,...]",
+        "a block node, also as JSON: file, host_device, raw, null-co; a device names it with drive=N",
     ),
     (
         "device",

@@ -54,6 +54,7 @@ const PARAMETERS: &[(&str, &[Parameter])] = &[
             ("cache", Text, "none, writeback, writethrough, directsync or unsafe"),
             ("readonly", Boolean, "the guest may not write"),
             ("discard", Text, "ignore or unmap"),
+            ("detect-zeroes", Text, "off, on or unmap"),
             ("aio", Text, "io_uring"),
             ("file.locking", Boolean, "other processes are kept from the image"),
             ("serial", Text, "serial number"),

@@ -1,9 +1,10 @@
 //! The machine's device tree, and the devices of the command line.
 
 use crate::config::{DeviceConfig, ObjectConfig};
+use devices::block::graph::BlockGraph;
 use devices::board::Board;
 use devices::objects::Objects;
-use devices::qdev::{DeviceTree, DriveTable, PciBus, Resources, TreeConfig, Types};
+use devices::qdev::{DeviceTree, PciBus, Resources, TreeConfig, Types};
 use monitor::EventSink;
 use reactor::{Context, Reactors};
 use std::sync::Arc;
@@ -20,20 +21,20 @@ pub(super) struct Parts<'a> {
     pub(super) platform: Arc<dyn Platform>,
     pub(super) ram: Arc<Ram>,
     pub(super) cpus: u32,
-    pub(super) drives: Arc<DriveTable>,
+    pub(super) block: Arc<BlockGraph>,
     pub(super) objects: Arc<Objects>,
     pub(super) events: EventSink,
 }
 
 /// The empty tree; what the guest ejects is taken out of it in `main`.
 pub(super) fn tree(parts: Parts<'_>) -> DeviceTree {
-    let Parts { reactors, board, platform, ram, cpus, drives, objects, events } = parts;
+    let Parts { reactors, board, platform, ram, cpus, block, objects, events } = parts;
     let main = reactors.main().clone();
     let root = PciBus::root(Arc::clone(&board.pci), board.hotplug.clone(), ROOT_BUS);
     let cores = reactors.cores().to_vec();
     let tree = DeviceTree::new(TreeConfig {
         main: main.clone(),
-        resources: Resources { platform, ram, cores, cpus, drives, objects },
+        resources: Resources { platform, ram, cores, cpus, block, objects },
         root,
         types: Types::new(),
         events: Arc::new(events),

@@ -21,7 +21,7 @@ use crate::config::Config;
 use ::devices::block::graph::BlockGraph;
 use ::devices::board::Board;
 use ::devices::chardev::{BytePort, Chardevs};
-use ::devices::qdev::{DeviceTree, DriveTable};
+use ::devices::qdev::DeviceTree;
 use futures_util::future::select;
 use monitor::event::ShutdownCause;
 use monitor::{Actions, EventSink, KvmInfo, Monitor, RunState, Uuid};
@@ -54,7 +54,6 @@ pub(super) struct Machine {
     /// Bytes.
     ram_size: u64,
     devices: DeviceTree,
-    drives: Arc<DriveTable>,
     block: Arc<BlockGraph>,
     events: EventSink,
     requests: Arc<Requests>,
@@ -69,20 +68,21 @@ impl Machine {
         prepared: Prepared,
         config: &Config,
         reactors: &Reactors,
-        (drives, block): (Arc<DriveTable>, Arc<BlockGraph>),
+        block: Arc<BlockGraph>,
         events: EventSink,
         chardevs: Chardevs,
     ) -> Result<Self, String> {
         let Prepared { platform, ram, board, processors, apic_ids, .. } = prepared;
         let Prepared { cpus_max, kvm, requests, .. } = prepared;
         let objects = devices::make_objects(reactors.cores(), &config.objects).await?;
+        disks::open_all(&config.nodes, &config.drives, &block).await?;
         let devices = devices::tree(devices::Parts {
             reactors,
             board: &board,
             platform,
             ram: Arc::clone(&ram),
             cpus: processors.count(),
-            drives: Arc::clone(&drives),
+            block: Arc::clone(&block),
             objects,
             events: events.clone(),
         });
@@ -101,7 +101,6 @@ impl Machine {
             cpus_max,
             ram_size: config.ram_size,
             devices,
-            drives,
             block,
             events,
             requests,
@@ -148,7 +147,6 @@ async fn run_with(
     chardevs: &Chardevs,
 ) -> Result<u8, String> {
     let block = BlockGraph::new(&reactors);
-    let drives = disks::open_all(&config.drives, &block).await?;
     let monitor = Arc::new(Monitor::new(&reactors));
     let (output, requests) = (Arc::clone(&prepared.output), Arc::clone(&prepared.requests));
     let test = prepared.test.take();
@@ -156,8 +154,7 @@ async fn run_with(
         test.attach(&reactors);
     }
     let (events, table) = (monitor.events(), chardevs.clone());
-    let disks = (drives, block);
-    let machine = Machine::new(prepared, &config, &reactors, disks, events, table).await?;
+    let machine = Machine::new(prepared, &config, &reactors, block, events, table).await?;
     let machine = Arc::new(machine);
     streams::add_fds(&monitor, std::mem::take(&mut config.add_fds))?;
     streams::listen(&monitor, &config)?;

@@ -5,11 +5,12 @@
 //! | the process, its protocol and its monitor | `machine` |
 //! | PCI enumeration, BARs | `pci` |
 //! | virtio over PCI, split queues | `virtio`, `queue` |
-//! | suites | `protocol`, `pc`, `transport`, `blk` |
+//! | suites | `protocol`, `pc`, `transport`, `blk`, `drive` |
 //!
 //! No test sleeps: it waits for a line, or reads until a value is there.
 
 mod blk;
+mod drive;
 mod machine;
 mod pc;
 mod pci;

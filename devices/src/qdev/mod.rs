@@ -9,7 +9,6 @@
 //! | the tree: add, remove, find, reset | [`DeviceTree`] | `main`; look-ups any |
 //! | what a device is made from: [`Setup`], [`Resources`] | `setup` | `main` |
 //! | the SCSI bus of an adapter | `scsi_bus` | `main` |
-//! | disks by id: [`Drives`] | `drives` | `main` |
 //!
 //! Writers are in `main`. Readers walk a bus's children inside a read-side section, on any thread,
 //! without a lock. A removed device is unlinked at once; after the grace period it is unrealized,
@@ -17,7 +16,6 @@
 
 mod bus;
 mod device;
-mod drives;
 mod pci_bus;
 pub mod property;
 mod request;
@@ -31,7 +29,6 @@ pub mod value;
 
 pub use bus::{Bus, BusKind, Unplug, Visit};
 pub use device::{Device, DeviceState, Realized};
-pub use drives::{ClaimError, DriveTable, Drives};
 pub use pci_bus::{PciBus, SlotEvents};
 pub(crate) use request::is_identifier as request_id_is_sound;
 pub use request::{DeviceRequest, keyval};

@@ -2,7 +2,7 @@
 
 use super::args::Failure;
 use super::table::HmpCommand;
-use super::{hardware, qom};
+use super::{block, hardware, qom};
 use crate::BoxFuture;
 use crate::commands::sessions::{self, CommandLatency};
 use crate::commands::{inspect, monitor, reactors};
@@ -12,6 +12,18 @@ use crate::machine::RunState;
 use std::fmt::Write as _;
 
 pub(super) const COMMANDS: &[HmpCommand] = &[
+    HmpCommand {
+        names: "block",
+        params: "[-n] [-v] [device]",
+        help: "show info of one block device or all block devices (-n: show named nodes; -v: show details)",
+        run: |env, rest| Box::pin(std::future::ready(block::info_block(env, rest))),
+    },
+    HmpCommand {
+        names: "blockstats",
+        params: "",
+        help: "show block device statistics",
+        run: |env, _| ready(block::info_blockstats(env)),
+    },
     HmpCommand {
         names: "commands",
         params: "",

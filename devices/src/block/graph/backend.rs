@@ -1,6 +1,7 @@
 //! What a device holds of the graph: a node with permissions, behind the [`Disk`] trait.
 
 use super::node::Node;
+use super::options::DetectZeroes;
 use super::queue::BackendQueue;
 use super::stats::{QueueStats, Stats};
 use crate::block::{BoxFuture, Disk, DiskError, DiskInfo, DiskQueue, SECTOR};
@@ -43,6 +44,7 @@ pub struct Backend {
 struct State {
     owner: Owner,
     root: Option<Arc<Node>>,
+    removable: bool,
     /// The tasks of the queues.
     watchers: Vec<Waker>,
     queues: Vec<Arc<QueueStats>>,
@@ -55,12 +57,12 @@ impl Backend {
     pub(super) fn new(
         main: &Context,
         owner: Owner,
-        root: &Arc<Node>,
+        root: Option<&Arc<Node>>,
         use_id: u64,
         (read_only, writeback): (bool, bool),
     ) -> Arc<Self> {
         let label = if owner.drive.is_empty() { &owner.device } else { &owner.drive }.clone();
-        let state = State { owner, root: Some(Arc::clone(root)), ..State::default() };
+        let state = State { owner, root: root.cloned(), ..State::default() };
         Arc::new_cyclic(|this| Self {
             label,
             read_only,
@@ -84,12 +86,35 @@ impl Backend {
 
     /// A device has come.
     pub(super) fn set_device(&self, device: String) {
-        self.state().owner.device = device;
+        let mut state = self.state();
+        state.owner.device = device;
+        // Those are of the device before.
+        state.size_listeners.clear();
+    }
+
+    /// What is in it can be taken out: it is no device's yet, or a drive's for such media.
+    pub fn is_removable(&self) -> bool {
+        let state = self.state();
+        state.owner.device.is_empty() || state.removable
+    }
+
+    pub(super) fn set_removable(&self, removable: bool) {
+        self.state().removable = removable;
+    }
+
+    /// The drive is no longer known by its id.
+    pub(super) fn forget_drive(&self) {
+        self.state().owner.drive.clear();
     }
 
     /// The node that it stores on; `None` once released.
     pub fn root(&self) -> Option<Arc<Node>> {
         self.state().root.clone()
+    }
+
+    /// What becomes of writes of zeroes.
+    pub(super) fn detect_zeroes(&self) -> DetectZeroes {
+        self.root().map_or(DetectZeroes::Off, |root| root.options().detect_zeroes)
     }
 
     /// Moves to another node, or makes all queues anew where it is the same. Within a drained

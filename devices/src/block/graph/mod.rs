@@ -8,7 +8,7 @@
 //! ```
 //! - `lock`: readers in every context, one writer in `main`, and what is dropped after a write
 //! - `node`, `permissions`: what exists, who uses it, who may do what
-//! - `options`, `drivers/`: how a node is made, and what it does
+//! - `options`, `drivers/`: how a node is made, and what it does; `drive`: `-drive`
 //! - `backend`, `queue`, `stats`: what a device holds, and the way of its requests
 //! - `drain`: sections without requests
 //! - `change`: adding and removing nodes; `claim`: devices come and go
@@ -21,6 +21,7 @@ mod backend;
 mod change;
 mod claim;
 mod drain;
+mod drive;
 mod drivers;
 mod lock;
 mod node;
@@ -34,9 +35,10 @@ mod tests;
 pub use backend::{Backend, Owner, SizeListener};
 pub use claim::ClaimOptions;
 pub use drain::Drained;
+pub use drive::{DriveOptions, Interface};
 pub use lock::{GraphLock, Writer};
 pub use node::Node;
-pub use options::{DRIVERS, DriverOptions, Options, Reference};
+pub use options::{DRIVERS, DetectZeroes, DriverOptions, Options, Reference};
 pub use permissions::{Access, Permissions};
 pub use stats::{Kind, KindStats, Stats};
 

@@ -3,6 +3,7 @@
 
 use super::backend::Backend;
 use super::drivers::null::NullQueue;
+use super::options::DetectZeroes;
 use super::stats::{Account, Kind, QueueStats};
 use crate::block::{DiskQueue, Done, Request, SegmentTable, Segments};
 use std::collections::VecDeque;
@@ -22,6 +23,8 @@ struct Shape {
 pub(super) struct BackendQueue {
     backend: Arc<Backend>,
     shape: Shape,
+    /// Of the root, when `inner` was made.
+    detect_zeroes: DetectZeroes,
     /// The root's data handle.
     inner: Box<dyn DiskQueue>,
     /// Of the graph, when `inner` was made.
@@ -50,11 +53,13 @@ impl BackendQueue {
         let shape = Shape { ram: Arc::clone(ram), slots, segments };
         let generation = backend.generation();
         let inner = open(&backend, &shape)?;
+        let detect_zeroes = backend.detect_zeroes();
         let nothing = (Account { kind: Kind::Flush, bytes: 0, end: 0 }, Instant::now());
         Ok(Self {
             place: backend.quiesce.place(),
             backend,
             shape,
+            detect_zeroes,
             inner,
             generation,
             held: VecDeque::new(),
@@ -70,7 +75,23 @@ impl BackendQueue {
         self.refresh(Some(slot));
         self.started[slot] = (self.account(slot, &request), Instant::now());
         self.stats.begin();
+        let request = self.without_zeroes(slot, request);
         self.inner.submit(slot, request);
+    }
+
+    /// A write of zeroes needs no data, where `detect-zeroes` says so.
+    fn without_zeroes(&mut self, slot: usize, request: Request) -> Request {
+        match request {
+            Request::Write { offset, stable } if self.detect_zeroes != DetectZeroes::Off => {
+                let segments = self.inner.segments(slot);
+                if segments.bytes() == 0 || !segments.are_zero() {
+                    return request;
+                }
+                let unmap = self.detect_zeroes == DetectZeroes::Unmap;
+                Request::WriteZeroes { offset, len: segments.bytes(), unmap, stable }
+            }
+            other => other,
+        }
     }
 
     fn account(&mut self, slot: usize, request: &Request) -> Account {
@@ -95,20 +116,14 @@ impl BackendQueue {
         if generation == self.generation || self.inner.in_flight() > 0 {
             return;
         }
-        let failed = |_| {
-            let table = SegmentTable::new(
-                Arc::clone(&self.shape.ram),
-                self.shape.slots,
-                self.shape.segments,
-            );
-            Box::new(NullQueue::new(table, Duration::ZERO, false, Err(libc::EIO))) as _
-        };
+        let failed = |_| failing(&self.shape, libc::EIO);
         let mut fresh = open(&self.backend, &self.shape).unwrap_or_else(failed);
         for slot in self.held.iter().map(|(slot, _)| *slot).chain(slot) {
             // Both are in the same memory and of the same size.
             fresh.segments(slot).adopt(&self.inner.segments(slot));
         }
         self.inner = fresh;
+        self.detect_zeroes = self.backend.detect_zeroes();
         self.generation = generation;
     }
 
@@ -138,9 +153,15 @@ impl BackendQueue {
     }
 }
 
+/// A data handle whose requests all fail.
+fn failing(shape: &Shape, errno: i32) -> Box<dyn DiskQueue> {
+    let table = SegmentTable::new(Arc::clone(&shape.ram), shape.slots, shape.segments);
+    Box::new(NullQueue::new(table, Duration::ZERO, false, Err(errno)))
+}
+
 /// The data handle of the root.
 fn open(backend: &Backend, shape: &Shape) -> io::Result<Box<dyn DiskQueue>> {
-    let root = backend.root().ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEDIUM))?;
+    let Some(root) = backend.root() else { return Ok(failing(shape, libc::ENOMEDIUM)) };
     root.queue(&shape.ram, shape.slots, shape.segments)
 }
 

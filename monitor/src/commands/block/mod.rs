@@ -3,9 +3,9 @@
 //! Queries look at what the graph has published and never wait, for I/O least of all. What changes
 //! the graph is a coroutine in *main*.
 
-mod nodes;
+pub(crate) mod nodes;
 mod options;
-mod stats;
+pub(crate) mod stats;
 
 use crate::core::Env;
 use crate::error::QmpError;

@@ -5,7 +5,7 @@ use crate::core::Env;
 use crate::error::QmpError;
 use crate::registry::{Command, Registry};
 use crate::{qapi_enum, qapi_struct};
-use devices::block::graph::{Backend, Node};
+use devices::block::graph::{Backend, DetectZeroes, Node};
 
 qapi_enum! {
     /// What becomes of writes of zeroes.
@@ -146,12 +146,15 @@ pub(super) fn register(registry: &mut Registry<Env>) {
     registry.add(Command::plain("query-named-block-nodes", "The block nodes.", query_nodes));
 }
 
-fn query_block(env: &Env, (): ()) -> Result<Vec<BlockInfo>, QmpError> {
+pub(crate) fn query_block(env: &Env, (): ()) -> Result<Vec<BlockInfo>, QmpError> {
     Ok(graph(env)?.contents().backends.iter().map(|backend| block_info(backend)).collect())
 }
 
 /// The newest first, as in QEMU.
-fn query_nodes(env: &Env, _: QueryNamedBlockNodes) -> Result<Vec<BlockDeviceInfo>, QmpError> {
+pub(crate) fn query_nodes(
+    env: &Env,
+    _: QueryNamedBlockNodes,
+) -> Result<Vec<BlockDeviceInfo>, QmpError> {
     let contents = graph(env)?.contents();
     Ok(contents.nodes.iter().rev().map(|node| device_info(node, true)).collect())
 }
@@ -163,7 +166,7 @@ pub(super) fn block_info(backend: &Backend) -> BlockInfo {
         device: owner.drive,
         qdev: Some(owner.device).filter(|_| attached),
         ty: "unknown".to_owned(),
-        removable: false,
+        removable: backend.is_removable(),
         locked: false,
         inserted: backend.root().map(|root| device_info(&root, backend.writeback())),
         tray_open: None,
@@ -183,7 +186,11 @@ fn device_info(node: &Node, writeback: bool) -> BlockDeviceInfo {
         backing_file_depth: 0,
         active: true,
         encrypted: false,
-        detect_zeroes: BlockdevDetectZeroesOptions::Off,
+        detect_zeroes: match options.detect_zeroes {
+            DetectZeroes::Off => BlockdevDetectZeroesOptions::Off,
+            DetectZeroes::On => BlockdevDetectZeroesOptions::On,
+            DetectZeroes::Unmap => BlockdevDetectZeroesOptions::Unmap,
+        },
         bps: 0,
         bps_rd: 0,
         bps_wr: 0,
