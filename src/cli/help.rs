@@ -28,7 +28,16 @@ const OPTIONS: &[(&str, &str, &str)] = &[
         "",
         "  cache=none|writeback|writethrough|directsync|unsafe, discard=ignore|unmap, file.locking=on|off,",
     ),
-    ("", "", "  detect-zeroes=off|on|unmap, file.OPTION=VALUE for the node below, file=null-co://"),
+    (
+        "",
+        "",
+        "  detect-zeroes=off|on|unmap, file.OPTION=VALUE for the node below, file=null-co://,",
+    ),
+    (
+        "",
+        "",
+        "  throttling.bps-total=N (-read, -write; iops-; -max, -max-length), throttling.group=NAME",
+    ),
     (
         "blockdev",
         "driver=D,node-name=N[,...]",

@@ -13,8 +13,7 @@ pub(super) async fn open_all(
         block.add(options.clone()).await.map_err(|error| format!("{option}: {error}"))?;
     }
     for DriveConfig { option, id, drive } in drives {
-        let made = block.add_drive(id, drive.image.clone(), drive.writeback).await;
-        made.map_err(|error| format!("{option}: {error}"))?;
+        drive.open(block, id).await.map_err(|error| format!("{option}: {error}"))?;
     }
     Ok(())
 }

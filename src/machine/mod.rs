@@ -146,7 +146,7 @@ async fn run_with(
     signals: Signals,
     chardevs: &Chardevs,
 ) -> Result<u8, String> {
-    let block = BlockGraph::new(&reactors);
+    let block = BlockGraph::with_clock(&reactors, Arc::clone(&prepared.clock));
     let monitor = Arc::new(Monitor::new(&reactors));
     let (output, requests) = (Arc::clone(&prepared.output), Arc::clone(&prepared.requests));
     let test = prepared.test.take();

@@ -5,7 +5,7 @@
 //! | the process, its protocol and its monitor | `machine` |
 //! | PCI enumeration, BARs | `pci` |
 //! | virtio over PCI, split queues | `virtio`, `queue` |
-//! | suites | `protocol`, `pc`, `transport`, `blk`, `drive` |
+//! | suites | `protocol`, `pc`, `transport`, `blk`, `drive`, `throttle` |
 //!
 //! No test sleeps: it waits for a line, or reads until a value is there.
 
@@ -16,5 +16,6 @@ mod pc;
 mod pci;
 mod protocol;
 mod queue;
+mod throttle;
 mod transport;
 mod virtio;

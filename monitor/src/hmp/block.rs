@@ -50,12 +50,12 @@ async fn add(graph: &BlockGraph, options: &str) -> Result<&'static str, CommandE
     if let Some(number) = interface {
         return Err(CommandError::generic(format!("Can't hot-add drive to type {number}")));
     }
-    let id = drive.id.unwrap_or_else(|| {
+    let id = drive.id.clone().unwrap_or_else(|| {
         let contents = graph.contents();
         let mut names = (0..).map(|n: u32| format!("none{n}"));
         names.find(|name| contents.backend(name).is_none()).unwrap_or_default()
     });
-    graph.add_drive(&id, drive.image, drive.writeback).await.map(|_| "OK\n")
+    drive.open(graph, &id).await.map(|()| "OK\n")
 }
 
 pub(super) async fn drive_del(env: &Env, rest: &str) -> Result<String, Failure> {
@@ -147,6 +147,27 @@ fn medium(text: &mut String, info: &BlockDeviceInfo, verbose: bool, attached: &s
     );
     if info.detect_zeroes != BlockdevDetectZeroesOptions::Off {
         let _infallible = writeln!(text, "    Detect zeroes:    {}", info.detect_zeroes);
+    }
+    if let Some(group) = &info.group {
+        let _infallible = writeln!(
+            text,
+            "    I/O throttling:   bps={} bps_rd={} bps_wr={} bps_max={} bps_rd_max={} bps_wr_max={} \
+             iops={} iops_rd={} iops_wr={} iops_max={} iops_rd_max={} iops_wr_max={} iops_size={} \
+             group={group}",
+            info.bps,
+            info.bps_rd,
+            info.bps_wr,
+            info.bps_max.unwrap_or(0),
+            info.bps_rd_max.unwrap_or(0),
+            info.bps_wr_max.unwrap_or(0),
+            info.iops,
+            info.iops_rd,
+            info.iops_wr,
+            info.iops_max.unwrap_or(0),
+            info.iops_rd_max.unwrap_or(0),
+            info.iops_wr_max.unwrap_or(0),
+            info.iops_size.unwrap_or(0),
+        );
     }
     if !verbose {
         return;

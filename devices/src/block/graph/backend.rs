@@ -4,6 +4,7 @@ use super::node::Node;
 use super::options::DetectZeroes;
 use super::queue::BackendQueue;
 use super::stats::{QueueStats, Stats};
+use super::throttle::ThrottleGroup;
 use crate::block::{BoxFuture, Disk, DiskError, DiskInfo, DiskQueue, SECTOR};
 use reactor::Context;
 use reactor::sync::Quiesce;
@@ -36,6 +37,8 @@ pub struct Backend {
     pub(super) quiesce: Quiesce,
     /// Counts changes of the root, or below it, after which queues are to be made anew.
     generation: AtomicU64,
+    /// Counts changes of the limits.
+    throttle_version: AtomicU64,
     state: Mutex<State>,
     this: Weak<Self>,
 }
@@ -45,6 +48,7 @@ struct State {
     owner: Owner,
     root: Option<Arc<Node>>,
     removable: bool,
+    throttle: Option<Arc<ThrottleGroup>>,
     /// The tasks of the queues.
     watchers: Vec<Waker>,
     queues: Vec<Arc<QueueStats>>,
@@ -70,6 +74,7 @@ impl Backend {
             use_id,
             quiesce: Quiesce::new(main),
             generation: AtomicU64::new(0),
+            throttle_version: AtomicU64::new(0),
             state: Mutex::new(state),
             this: Weak::clone(this),
         })
@@ -136,7 +141,27 @@ impl Backend {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Has `waker` woken when the root changes.
+    /// The group whose limits it keeps.
+    pub fn throttle(&self) -> Option<Arc<ThrottleGroup>> {
+        self.state().throttle.clone()
+    }
+
+    pub(super) fn set_throttle(&self, group: Option<Arc<ThrottleGroup>>) {
+        let watchers = {
+            let mut state = self.state();
+            state.throttle = group;
+            std::mem::take(&mut state.watchers)
+        };
+        // Release pairs with the Acquire in `throttle_version`.
+        self.throttle_version.fetch_add(1, Ordering::Release);
+        watchers.into_iter().for_each(Waker::wake);
+    }
+
+    pub(super) fn throttle_version(&self) -> u64 {
+        self.throttle_version.load(Ordering::Acquire)
+    }
+
+    /// Has `waker` woken when the root or the limits change.
     pub(super) fn watch(&self, waker: &Waker) {
         self.state().watchers.push(waker.clone());
     }

@@ -1,8 +1,11 @@
 //! `-drive` and `drive_add`: a node, and what its user shall do with it, in one option string.
 
-use super::options::{DriverOptions, Options, switch};
+use super::BlockGraph;
+use super::options::{DriverOptions, Options, parse_size, switch};
+use super::throttle::Limits;
 use crate::block::Cache;
 use crate::error::CommandError;
+use crate::objects::LIMITS;
 use crate::qdev::{keyval, request_id_is_sound};
 use serde_json::{Map, Value};
 
@@ -34,6 +37,10 @@ pub struct DriveOptions {
     pub image: Option<Options>,
     /// Writes may sit in a cache until a flush.
     pub writeback: bool,
+    /// `throttling.`: the limits, where there are any.
+    pub limits: Option<Limits>,
+    /// `throttling.group=`: with whom it shares them.
+    pub group: Option<String>,
 }
 
 fn generic(text: impl Into<String>) -> CommandError {
@@ -95,8 +102,19 @@ impl DriveOptions {
         }
         let writeback = cache(&mut flat)?;
         renamed(&mut flat, read_only_medium)?;
+        let group = flat.text("throttling.group");
+        let limits = throttling(&mut flat)?;
         let image = image(flat)?;
-        Ok(Self { id, interface, serial, image, writeback })
+        Ok(Self { id, interface, serial, image, writeback, limits, group })
+    }
+
+    /// Makes the drive; it is called `id`.
+    pub async fn open(&self, graph: &BlockGraph, id: &str) -> Result<(), CommandError> {
+        let backend = graph.add_drive(id, self.image.clone(), self.writeback).await?;
+        if let Some(limits) = self.limits {
+            graph.throttle(&backend, self.group.as_deref(), limits);
+        }
+        Ok(())
     }
 
     /// A drive on a file that goes with the process.
@@ -107,6 +125,8 @@ impl DriveOptions {
             serial: None,
             image: Some(Options::new(DriverOptions::Scratch { size })),
             writeback: true,
+            limits: None,
+            group: None,
         }
     }
 }
@@ -132,6 +152,21 @@ fn cache(flat: &mut Flat) -> Result<bool, CommandError> {
         flat.set_switch(key, on);
     }
     Ok(writeback)
+}
+
+/// The limits that `throttling.` gives.
+fn throttling(flat: &mut Flat) -> Result<Option<Limits>, CommandError> {
+    let mut members = Map::new();
+    for name in LIMITS {
+        let key = format!("throttling.{name}");
+        if let Some(text) = flat.text(&key) {
+            let number = parse_size(&text).and_then(|number| i64::try_from(number).ok());
+            let number =
+                number.ok_or_else(|| generic(format!("Parameter '{key}' expects a number")))?;
+            members.insert(name.to_owned(), number.into());
+        }
+    }
+    Ok(Some(Limits::parse(members)?).filter(Limits::any))
 }
 
 /// Gives options the names that nodes know them by.

@@ -6,6 +6,7 @@
 pub(crate) mod nodes;
 mod options;
 pub(crate) mod stats;
+pub(crate) mod throttle;
 
 use crate::core::Env;
 use crate::error::QmpError;
@@ -53,6 +54,7 @@ pub(super) fn register(registry: &mut Registry<Env>) {
     ));
     nodes::register(registry);
     stats::register(registry);
+    throttle::register(registry);
 }
 
 fn graph(env: &Env) -> Result<Arc<BlockGraph>, QmpError> {
