@@ -10,6 +10,7 @@ use crate::error::QmpError;
 use devices::CommandError;
 use devices::block::graph::{BlockGraph, DriveOptions, Interface, Options};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 /// A line without a prefix, as QEMU has for these commands.
 fn told(result: Result<&'static str, CommandError>) -> String {
@@ -21,16 +22,14 @@ fn told(result: Result<&'static str, CommandError>) -> String {
 
 pub(super) async fn drive_add(env: &Env, rest: &str) -> Result<String, Failure> {
     let mut args = Args::new(rest);
-    let mut first = args.word()?;
-    let node = first == "-n";
+    let node = args.word()? == "-n";
     if node {
-        first = args.word()?;
+        // The slot, which has had no meaning for long.
+        args.word()?;
     }
-    // The slot has had no meaning for long.
-    drop(first);
     let options = args.word()?;
     args.end()?;
-    let graph = env.machine()?.block().clone();
+    let graph = Arc::clone(env.machine()?.block());
     Ok(told(if node { add_node(&graph, &options).await } else { add(&graph, &options).await }))
 }
 
@@ -62,7 +61,7 @@ pub(super) async fn drive_del(env: &Env, rest: &str) -> Result<String, Failure> 
     let mut args = Args::new(rest);
     let id = args.word().map_err(|_| Failure::Argument("block device name expected"))?;
     args.end()?;
-    let graph = env.machine()?.block().clone();
+    let graph = Arc::clone(env.machine()?.block());
     Ok(told(graph.delete_drive(&id).await.map(|()| "")))
 }
 
@@ -185,6 +184,7 @@ fn medium(text: &mut String, info: &BlockDeviceInfo, verbose: bool, attached: &s
 }
 
 /// Three digits and a unit, as QEMU writes sizes.
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
 fn human(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
     let (mut value, mut unit) = (bytes as f64, 0);
@@ -198,9 +198,10 @@ fn human(bytes: u64) -> String {
         _ => 2,
     };
     let number = format!("{value:.digits$}");
-    let number = match number.contains('.') {
-        true => number.trim_end_matches('0').trim_end_matches('.'),
-        false => &number,
+    let number = if number.contains('.') {
+        number.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        &number
     };
     format!("{number} {}B", UNITS[unit])
 }

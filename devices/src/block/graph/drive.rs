@@ -171,10 +171,9 @@ fn throttling(flat: &mut Flat) -> Result<Option<Limits>, CommandError> {
 
 /// Gives options the names that nodes know them by.
 fn renamed(flat: &mut Flat, read_only_medium: bool) -> Result<(), CommandError> {
-    if let Some(aio) = flat.text("aio") {
-        if !["threads", "native", "io_uring"].contains(&aio.as_str()) {
-            return Err(generic("invalid aio option"));
-        }
+    let aio = flat.text("aio");
+    if aio.is_some_and(|aio| !["threads", "native", "io_uring"].contains(&aio.as_str())) {
+        return Err(generic("invalid aio option"));
     }
     match flat.text("discard").as_deref() {
         None => {}

@@ -163,10 +163,11 @@ impl BlockGraph {
         }
         let owner = backend.owner();
         let own = backend.throttle().map(|group| group.name().to_owned());
-        let name = group
-            .map(str::to_owned)
-            .or(own)
-            .unwrap_or_else(|| if owner.drive.is_empty() { owner.device } else { owner.drive });
+        let name = group.map(str::to_owned).or(own).unwrap_or(if owner.drive.is_empty() {
+            owner.device
+        } else {
+            owner.drive
+        });
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         groups.retain(|_, group| group.strong_count() > 0);
         let known = groups.get(&name).and_then(Weak::upgrade);

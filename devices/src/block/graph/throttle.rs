@@ -28,6 +28,25 @@ impl Direction {
     pub(super) const ALL: [Self; 2] = [Self::Read, Self::Write];
 }
 
+/// As QEMU's buckets count: a double.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "limits are far below 2^53, and this is what QEMU does"
+)]
+fn float(n: u64) -> f64 {
+    n as f64
+}
+
+/// Without the fraction.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "waits are not negative, and the cast saturates"
+)]
+fn whole(ns: f64) -> u64 {
+    ns as u64
+}
+
 /// The limit of one count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -83,7 +102,7 @@ struct Level {
 
 impl Rate {
     fn leak(&self, level: &mut Level, ns: u64) {
-        let leaked = |rate: u64| rate as f64 * ns as f64 / NS_PER_S;
+        let leaked = |rate: u64| float(rate) * float(ns) / NS_PER_S;
         level.whole = (level.whole - leaked(self.average)).max(0.0);
         if self.burst_s > 1 {
             level.burst = (level.burst - leaked(self.burst)).max(0.0);
@@ -96,11 +115,11 @@ impl Rate {
             return 0;
         }
         let (brim, burst_brim) = match self.burst {
-            0 => (self.average as f64 / 10.0, 0.0),
-            burst => (burst as f64 * self.burst_s as f64, burst as f64 / 10.0),
+            0 => (float(self.average) / 10.0, 0.0),
+            burst => (float(burst) * float(self.burst_s), float(burst) / 10.0),
         };
         // Truncated, as in QEMU: less than a nanosecond is no wait.
-        let wait = |above: f64, rate: u64| (above * NS_PER_S / rate as f64) as u64;
+        let wait = |above: f64, rate: u64| whole(above * NS_PER_S / float(rate));
         if level.whole > brim {
             wait(level.whole - brim, self.average)
         } else if self.burst_s > 1 && level.burst > burst_brim {
@@ -139,9 +158,9 @@ impl State {
 
     fn account(&mut self, direction: Direction, bytes: u64) {
         let unit = self.limits.request_bytes;
-        let requests = if unit > 0 && bytes > unit { bytes as f64 / unit as f64 } else { 1.0 };
+        let requests = if unit > 0 && bytes > unit { float(bytes) / float(unit) } else { 1.0 };
         for n in Self::counts(direction) {
-            let units = if n < BYTE_COUNTS { bytes as f64 } else { requests };
+            let units = if n < BYTE_COUNTS { float(bytes) } else { requests };
             self.levels[n].whole += units;
             if self.limits.rates[n].burst_s > 1 {
                 self.levels[n].burst += units;
@@ -198,7 +217,9 @@ impl ThrottleGroup {
         state.limits = limits;
         state.levels = [Level::default(); 6];
         state.leaked_at_ns = now;
-        Direction::ALL.into_iter().for_each(|direction| state.wake_first(direction));
+        for direction in Direction::ALL {
+            state.wake_first(direction);
+        }
     }
 }
 
@@ -207,6 +228,16 @@ impl ThrottleGroup {
 struct Place {
     ticket: Option<u64>,
     sleep: Option<(u64, ClockSleep)>,
+}
+
+/// When a request may pass.
+enum Pass {
+    /// It has passed.
+    Now,
+    /// It is the first in line, and may ask again at this time.
+    At(u64),
+    /// Others are ahead of it.
+    InTurn,
 }
 
 /// A queue's way through a group.
@@ -229,12 +260,13 @@ impl Gate {
     ) -> Poll<()> {
         let place = &mut self.places[direction as usize];
         loop {
-            let Some(deadline) = self.group.pass(direction, bytes, place, cx.waker()) else {
-                return Poll::Ready(());
-            };
-            let Some(deadline_ns) = deadline else {
-                place.sleep = None;
-                return Poll::Pending;
+            let deadline_ns = match self.group.pass(direction, bytes, place, cx.waker()) {
+                Pass::Now => return Poll::Ready(()),
+                Pass::At(deadline_ns) => deadline_ns,
+                Pass::InTurn => {
+                    place.sleep = None;
+                    return Poll::Pending;
+                }
             };
             if place.sleep.as_ref().is_none_or(|(known, _)| *known != deadline_ns) {
                 place.sleep = Some((deadline_ns, self.group.clock.sleep_until(deadline_ns)));
@@ -267,14 +299,8 @@ impl Drop for Gate {
 }
 
 impl ThrottleGroup {
-    /// `None`: passed. Else who asks is in line, and gets the time to ask again if it is the first.
-    fn pass(
-        &self,
-        direction: Direction,
-        bytes: u64,
-        place: &mut Place,
-        waker: &Waker,
-    ) -> Option<Option<u64>> {
+    /// Lets a request pass, or puts it in line.
+    fn pass(&self, direction: Direction, bytes: u64, place: &mut Place, waker: &Waker) -> Pass {
         let now = self.clock.monotonic_ns();
         let mut state = self.state();
         let first = state.lines[direction as usize].front().map(|(ticket, _)| *ticket);
@@ -286,7 +312,7 @@ impl ThrottleGroup {
                 state.lines[direction as usize].pop_front();
                 state.wake_first(direction);
             }
-            return None;
+            return Pass::Now;
         }
         match place.ticket {
             None => {
@@ -302,7 +328,7 @@ impl ThrottleGroup {
                 }
             }
         }
-        Some(is_first.then_some(now.saturating_add(wait)))
+        if is_first { Pass::At(now.saturating_add(wait)) } else { Pass::InTurn }
     }
 }
 

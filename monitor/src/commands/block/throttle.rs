@@ -97,9 +97,8 @@ pub(super) fn register(registry: &mut Registry<Env>) {
 pub(crate) async fn set_io_throttle(env: Env, asked: BlockIOThrottle) -> Result<(), QmpError> {
     let graph = graph(&env)?;
     let contents = graph.contents();
-    let name = match (&asked.device, &asked.id) {
-        (Some(name), None) | (None, Some(name)) => name,
-        _ => return Err(QmpError::generic("Need exactly one of 'device' and 'id'")),
+    let ((Some(name), None) | (None, Some(name))) = (&asked.device, &asked.id) else {
+        return Err(QmpError::generic("Need exactly one of 'device' and 'id'"));
     };
     let path = format!("/machine/peripheral/{name}/virtio-backend");
     let backend = contents.backend(name).or_else(|| contents.backend(&path));
