@@ -1,6 +1,6 @@
 //! What a machine is made of, checked and free of option syntax.
 
-use devices::block::FileOptions;
+use devices::block::graph::{self, DriveOptions};
 use devices::chardev::Backend;
 use devices::net::NetdevOptions;
 use devices::qdev::DeviceRequest;
@@ -25,6 +25,8 @@ pub(crate) struct Config {
     pub(crate) kernel: Option<PathBuf>,
     pub(crate) initrd: Option<PathBuf>,
     pub(crate) append: String,
+    /// Block nodes, made before the drives.
+    pub(crate) nodes: Vec<NodeConfig>,
     pub(crate) drives: Vec<DriveConfig>,
     /// Made before the devices, in this order.
     pub(crate) netdevs: Vec<NetdevConfig>,
@@ -70,11 +72,21 @@ pub(crate) struct QtestConfig {
     pub(crate) log: Option<String>,
 }
 
-/// A disk that devices find by its id.
+/// A block node to make.
+#[derive(Debug)]
+pub(crate) struct NodeConfig {
+    /// What asked for it, for messages.
+    pub(crate) option: String,
+    pub(crate) options: graph::Options,
+}
+
+/// A drive that devices find by its id.
 #[derive(Debug)]
 pub(crate) struct DriveConfig {
+    /// What asked for it, for messages.
+    pub(crate) option: String,
     pub(crate) id: String,
-    pub(crate) image: Image,
+    pub(crate) drive: DriveOptions,
 }
 
 /// An object to make.
@@ -103,14 +115,6 @@ pub(crate) struct DeviceConfig {
     /// What asked for it, for messages.
     pub(crate) option: String,
     pub(crate) request: DeviceRequest,
-}
-
-/// Where a disk's bytes are.
-#[derive(Debug)]
-pub(crate) enum Image {
-    File(FileOptions),
-    /// Anonymous, of so many bytes, gone with the process.
-    Scratch(u64),
 }
 
 /// A character device.

@@ -26,7 +26,22 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     (
         "",
         "",
-        "  cache=none|writeback|writethrough|directsync|unsafe, discard=ignore|unmap, file.locking=on|off",
+        "  cache=none|writeback|writethrough|directsync|unsafe, discard=ignore|unmap, file.locking=on|off,",
+    ),
+    (
+        "",
+        "",
+        "  detect-zeroes=off|on|unmap, file.OPTION=VALUE for the node below, file=null-co://,",
+    ),
+    (
+        "",
+        "",
+        "  throttling.bps-total=N (-read, -write; iops-; -max, -max-length), throttling.group=NAME",
+    ),
+    (
+        "blockdev",
+        "driver=D,node-name=N[,...]",
+        "a block node, also as JSON: file, host_device, raw, null-co; a device names it with drive=N",
     ),
     (
         "device",

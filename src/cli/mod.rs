@@ -16,7 +16,7 @@ pub(crate) mod options;
 mod streams;
 
 use crate::config::{
-    Accel, Config, DeviceConfig, ObjectConfig, Protocol, QtestConfig, ReactorConfig,
+    Accel, Config, DeviceConfig, NodeConfig, ObjectConfig, Protocol, QtestConfig, ReactorConfig,
 };
 use accel::Accels;
 use drive::Drives;
@@ -51,6 +51,7 @@ struct Raw {
     append: Option<String>,
     drives: Drives,
     nets: Nets,
+    nodes: Vec<NodeConfig>,
     devices: Vec<DeviceConfig>,
     objects: Vec<ObjectConfig>,
     /// What to print instead of running.
@@ -123,6 +124,7 @@ impl Raw {
             "initrd" => self.initrd = Some(value.into()),
             "append" => self.append = Some(value),
             "drive" => self.drives.drive(&value)?,
+            "blockdev" => self.nodes.push(drive::node(&value)?),
             "device" => match device::parse(&value)? {
                 device::Device::Help(text) => self.help = Some(text),
                 device::Device::Plug(device) => self.devices.push(device),
@@ -204,6 +206,7 @@ impl Raw {
             kernel: self.kernel,
             initrd: self.initrd,
             append: self.append.unwrap_or_default(),
+            nodes: self.nodes,
             drives,
             netdevs: self.nets.netdevs,
             objects: self.objects,

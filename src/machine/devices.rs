@@ -1,11 +1,12 @@
 //! The machine's device tree, and the devices of the command line.
 
 use crate::config::{DeviceConfig, NetdevConfig, ObjectConfig};
+use devices::block::graph::BlockGraph;
 use devices::board::Board;
 use devices::chardev::Chardevs;
 use devices::net::Network;
 use devices::objects::Objects;
-use devices::qdev::{DeviceTree, DriveTable, PciBus, Resources, TreeConfig, Types};
+use devices::qdev::{DeviceTree, PciBus, Resources, TreeConfig, Types};
 use devices::virtio::balloon::BalloonSlot;
 use monitor::EventSink;
 use reactor::{Context, Reactors};
@@ -23,7 +24,7 @@ pub(super) struct Parts<'a> {
     pub(super) platform: Arc<dyn Platform>,
     pub(super) ram: Arc<Ram>,
     pub(super) cpus: u32,
-    pub(super) drives: Arc<DriveTable>,
+    pub(super) block: Arc<BlockGraph>,
     pub(super) objects: Arc<Objects>,
     pub(super) network: Arc<Network>,
     pub(super) chardevs: Chardevs,
@@ -33,7 +34,7 @@ pub(super) struct Parts<'a> {
 
 /// The empty tree; what the guest ejects is taken out of it in `main`.
 pub(super) fn tree(parts: Parts<'_>) -> DeviceTree {
-    let Parts { reactors, board, platform, ram, cpus, drives, objects, network, .. } = parts;
+    let Parts { reactors, board, platform, ram, cpus, block, objects, network, .. } = parts;
     let Parts { chardevs, ram_size, events, .. } = parts;
     let main = reactors.main().clone();
     let root = PciBus::root(Arc::clone(&board.pci), board.hotplug.clone(), ROOT_BUS);
@@ -43,7 +44,7 @@ pub(super) fn tree(parts: Parts<'_>) -> DeviceTree {
         ram,
         cores,
         cpus,
-        drives,
+        block,
         objects,
         network,
         chardevs,

@@ -22,7 +22,7 @@ use ::devices::block::graph::BlockGraph;
 use ::devices::board::Board;
 use ::devices::chardev::{BytePort, Chardevs};
 use ::devices::net::Network;
-use ::devices::qdev::{DeviceTree, DriveTable};
+use ::devices::qdev::DeviceTree;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use monitor::event::ShutdownCause;
@@ -57,7 +57,6 @@ pub(super) struct Machine {
     /// Bytes.
     ram_size: u64,
     devices: DeviceTree,
-    drives: Arc<DriveTable>,
     block: Arc<BlockGraph>,
     events: EventSink,
     requests: Arc<Requests>,
@@ -72,13 +71,14 @@ impl Machine {
         prepared: Prepared,
         config: &mut Config,
         reactors: &Reactors,
-        (drives, block): (Arc<DriveTable>, Arc<BlockGraph>),
+        block: Arc<BlockGraph>,
         events: EventSink,
         chardevs: Chardevs,
     ) -> Result<Self, String> {
         let Prepared { platform, ram, board, processors, apic_ids, .. } = prepared;
         let Prepared { cpus_max, kvm, requests, .. } = prepared;
         let objects = devices::make_objects(reactors.cores(), &config.objects).await?;
+        disks::open_all(&config.nodes, &config.drives, &block).await?;
         let netdevs = std::mem::take(&mut config.netdevs);
         let network = devices::make_netdevs(reactors, &events, netdevs)?;
         let devices = devices::tree(devices::Parts {
@@ -87,7 +87,7 @@ impl Machine {
             platform,
             ram: Arc::clone(&ram),
             cpus: processors.count(),
-            drives: Arc::clone(&drives),
+            block: Arc::clone(&block),
             objects,
             network: Arc::clone(&network),
             chardevs: chardevs.clone(),
@@ -110,7 +110,6 @@ impl Machine {
             cpus_max,
             ram_size: config.ram_size,
             devices,
-            drives,
             block,
             events,
             requests,
@@ -156,8 +155,7 @@ async fn run_with(
     signals: Signals,
     chardevs: &Chardevs,
 ) -> Result<u8, String> {
-    let block = BlockGraph::new(&reactors);
-    let drives = disks::open_all(&config.drives, &block).await?;
+    let block = BlockGraph::with_clock(&reactors, Arc::clone(&prepared.clock));
     let monitor = Arc::new(Monitor::new(&reactors));
     let (output, requests) = (Arc::clone(&prepared.output), Arc::clone(&prepared.requests));
     let test = prepared.test.take();
@@ -165,8 +163,7 @@ async fn run_with(
         test.attach(&reactors);
     }
     let (events, table) = (monitor.events(), chardevs.clone());
-    let disks = (drives, block);
-    let machine = Machine::new(prepared, &mut config, &reactors, disks, events, table).await?;
+    let machine = Machine::new(prepared, &mut config, &reactors, block, events, table).await?;
     let machine = Arc::new(machine);
     streams::add_fds(&monitor, std::mem::take(&mut config.add_fds))?;
     streams::listen(&monitor, &config)?;

@@ -7,14 +7,14 @@ use crate::virtio::{Device, EVENT_IDX, INDIRECT_DESC, NEEDS_RESET, STATUS, VERSI
 use std::path::PathBuf;
 
 const SIZE: u64 = 4 << 20;
-const IN: u32 = 0;
-const OUT: u32 = 1;
+pub const IN: u32 = 0;
+pub const OUT: u32 = 1;
 const FLUSH: u32 = 4;
 const GET_ID: u32 = 8;
 const DISCARD: u32 = 11;
 const WRITE_ZEROES: u32 = 13;
-const OK: u8 = 0;
-const IO_ERROR: u8 = 1;
+pub const OK: u8 = 0;
+pub const IO_ERROR: u8 = 1;
 const UNSUPPORTED: u8 = 2;
 /// What a status byte is before the device has written it.
 const UNWRITTEN: u8 = 0xee;
@@ -53,6 +53,12 @@ impl Disk {
     /// Negotiates and brings the queue up anew.
     pub fn start(&mut self, m: &mut Machine, features: u64) {
         self.start_with(m, features, |_, _| {});
+    }
+
+    /// Finds the device in `slot`, new there, and brings it up.
+    pub fn restart(&mut self, m: &mut Machine, slot: u8, features: u64) {
+        self.device = Device::new(m, slot);
+        self.start(m, features);
     }
 
     /// As [`Disk::start`], with `before` the queue is enabled.
@@ -120,7 +126,7 @@ impl Disk {
     }
 
     /// A whole request.
-    fn request(&mut self, m: &mut Machine, kind: u32, sector: u64, len: u32) -> (u8, u32) {
+    pub fn request(&mut self, m: &mut Machine, kind: u32, sector: u64, len: u32) -> (u8, u32) {
         let (head, _) = self.prepare(m, kind, sector, len, matches!(kind, IN | GET_ID));
         self.run(m, head)
     }

@@ -5,18 +5,20 @@
 //! | the process, its protocol and its monitor | `machine` |
 //! | PCI enumeration, BARs | `pci` |
 //! | virtio over PCI, split queues | `virtio`, `queue` |
-//! | suites | `protocol`, `pc`, `transport`, `blk`, `net`, `balloon`, `console` |
+//! | suites | `protocol`, `pc`, `transport`, `blk`, `drive`, `throttle`, `net`, `balloon`, `console` |
 //!
 //! No test sleeps: it waits for a line, or reads until a value is there.
 
 mod balloon;
 mod blk;
 mod console;
+mod drive;
 mod machine;
 mod net;
 mod pc;
 mod pci;
 mod protocol;
 mod queue;
+mod throttle;
 mod transport;
 mod virtio;

@@ -17,6 +17,7 @@ mod throttle;
 mod types;
 
 pub use throttle::LIMITS;
+pub(crate) use throttle::check as check_limits;
 pub use types::{OBJECT_TYPES, ObjectType};
 
 use crate::error::CommandError;

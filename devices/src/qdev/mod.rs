@@ -10,7 +10,6 @@
 //! | what a device is made from: [`Setup`], [`Resources`] | `setup` | `main` |
 //! | the SCSI bus of an adapter | `scsi_bus` | `main` |
 //! | the ports of a virtio console | `serial_bus` | `main` |
-//! | disks by id: [`Drives`] | `drives` | `main` |
 //!
 //! Writers are in `main`. Readers walk a bus's children inside a read-side section, on any thread,
 //! without a lock. A removed device is unlinked at once; after the grace period it is unrealized,
@@ -18,7 +17,6 @@
 
 mod bus;
 mod device;
-mod drives;
 mod pci_bus;
 pub mod property;
 mod request;
@@ -33,7 +31,6 @@ pub mod value;
 
 pub use bus::{Bus, BusKind, Unplug, Visit};
 pub use device::{Device, DeviceState, Realized};
-pub use drives::{ClaimError, DriveTable, Drives};
 pub use pci_bus::{PciBus, SlotEvents};
 pub use request::{DeviceRequest, keyval};
 pub use setup::{Claim, PortSink, Resources, Setup};

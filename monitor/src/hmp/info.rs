@@ -2,7 +2,7 @@
 
 use super::args::Failure;
 use super::table::HmpCommand;
-use super::{chardev, hardware, net, qom};
+use super::{block, chardev, hardware, net, qom};
 use crate::BoxFuture;
 use crate::commands::sessions::{self, CommandLatency};
 use crate::commands::{inspect, monitor, reactors};
@@ -17,6 +17,18 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         params: "",
         help: "show balloon information",
         run: |env, _| ready(hardware::info_balloon(env)),
+    },
+    HmpCommand {
+        names: "block",
+        params: "[-n] [-v] [device]",
+        help: "show info of one block device or all block devices (-n: show named nodes; -v: show details)",
+        run: |env, rest| Box::pin(std::future::ready(block::info_block(env, rest))),
+    },
+    HmpCommand {
+        names: "blockstats",
+        params: "",
+        help: "show block device statistics",
+        run: |env, _| ready(block::info_blockstats(env)),
     },
     HmpCommand {
         names: "chardev",

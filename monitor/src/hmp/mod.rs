@@ -5,6 +5,7 @@
 //! came from waits for it without holding anybody up. There is no nested event loop to run.
 
 mod args;
+mod block;
 mod chardev;
 mod complete;
 mod devices;

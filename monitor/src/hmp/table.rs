@@ -1,7 +1,7 @@
 //! The commands of the human monitor.
 
 use super::args::Failure;
-use super::{chardev, devices, hardware, info, memory, net, qom};
+use super::{block, chardev, devices, hardware, info, memory, net, qom};
 use crate::BoxFuture;
 use crate::commands::memory::inject_nmi;
 use crate::commands::run_state;
@@ -75,6 +75,18 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         params: "device",
         help: "remove device",
         run: |env, rest| Box::pin(devices::del(env, rest)),
+    },
+    HmpCommand {
+        names: "drive_add",
+        params: "[-n] slot [file=file][,if=none][,id=id][,option=value][,...]",
+        help: "add a drive for a device to come; -n: a block node, like -blockdev",
+        run: |env, rest| Box::pin(block::drive_add(env, rest)),
+    },
+    HmpCommand {
+        names: "drive_del",
+        params: "device",
+        help: "remove host block device",
+        run: |env, rest| Box::pin(block::drive_del(env, rest)),
     },
     HmpCommand {
         names: "exit_preconfig",

@@ -14,11 +14,9 @@ use crate::{
 use devices::block::graph::BlockGraph;
 use devices::chardev::Chardevs;
 use devices::net::Network;
-use devices::virtio::balloon::BalloonSlot;
 use devices::objects::Objects;
-use devices::qdev::{
-    Bus, BusKind, Device, DeviceTree, DriveTable, Resources, TreeConfig, Types, Unplug,
-};
+use devices::qdev::{Bus, BusKind, Device, DeviceTree, Resources, TreeConfig, Types, Unplug};
+use devices::virtio::balloon::BalloonSlot;
 use reactor::sync::{Notify, oneshot};
 use reactor::{DrainToken, Fd, Reactors, io};
 use std::os::unix::net::UnixStream;
@@ -294,7 +292,7 @@ impl FakeMachine {
                 ram,
                 cores: reactors.cores().to_vec(),
                 cpus: 1,
-                drives: DriveTable::new(),
+                block: Arc::clone(&self.block),
                 objects: Objects::new(reactors.cores()),
                 network: Arc::clone(&self.network),
                 chardevs: self.chardevs.clone(),

@@ -1,6 +1,7 @@
 //! The type of block nodes to be made. It refers to itself, as a node may be made with those below
 //! it, which is why it is described by hand. The graph reads it.
 
+use super::nodes::BlockdevDetectZeroesOptions;
 use crate::error::QmpError;
 use crate::registry::{
     AlternateInfo, Qapi, StructInfo, Type, VariantsInfo, members, optional, required,
@@ -108,6 +109,11 @@ static OPTIONS: StructInfo = StructInfo {
         required("driver", "What it does.\n", BlockdevDriver::TYPE),
         optional("node-name", "Its name; generated when absent.\n", Type::String),
         optional("discard", "What becomes of discards.\n", BlockdevDiscardOptions::TYPE),
+        optional(
+            "detect-zeroes",
+            "What becomes of writes of zeroes by devices that use the node.\n",
+            BlockdevDetectZeroesOptions::TYPE,
+        ),
         optional("cache", "How host caches take part.\n", Type::Struct(&CACHE)),
         optional("read-only", "No writes.\n", Type::Boolean),
         optional(
