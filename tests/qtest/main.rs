@@ -5,15 +5,17 @@
 //! | the process, its protocol and its monitor | `machine` |
 //! | PCI enumeration, BARs | `pci` |
 //! | virtio over PCI, split queues | `virtio`, `queue` |
-//! | suites | `protocol`, `pc`, `transport`, `blk` |
+//! | suites | `protocol`, `pc`, `transport`, `hotplug`, `blk`, `scsi` |
 //!
 //! No test sleeps: it waits for a line, or reads until a value is there.
 
 mod blk;
+mod hotplug;
 mod machine;
 mod pc;
 mod pci;
 mod protocol;
 mod queue;
+mod scsi;
 mod transport;
 mod virtio;
