@@ -4,7 +4,7 @@ use crate::machine::Machine;
 use crate::pc::with_disk;
 use crate::queue::{Buffer, INDIRECT, NEXT, Queue, WRITE};
 use crate::virtio::{Device, EVENT_IDX, INDIRECT_DESC, NEEDS_RESET, STATUS, VERSION_1};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const SIZE: u64 = 4 << 20;
 pub const IN: u32 = 0;
@@ -34,22 +34,28 @@ pub struct Disk {
     header: u64,
     status: u64,
     pub data: u64,
-    _dir: tempfile::TempDir,
+    dir: Option<tempfile::TempDir>,
 }
 
 /// Starts a machine with an empty disk of `size` bytes and brings it up with `features`.
 pub fn disk(size: u64, args: &[&str], features: u64) -> (Machine, Disk) {
     let (mut m, image, dir) = with_disk(size, args);
     let device = Device::new(&mut m, 4);
-    let (header, status) = (m.alloc(16), m.alloc(1));
-    let data = m.alloc(1 << 20);
-    assert!(device.negotiate(&mut m, features));
-    let queue = device.queue(&mut m, 0, features & EVENT_IDX != 0);
-    device.driver_ok(&mut m);
-    (m, Disk { device, queue, image, header, status, data, _dir: dir })
+    let mut disk = Disk::of(&mut m, device, &image);
+    disk.dir = Some(dir);
+    disk.start(&mut m, features);
+    (m, disk)
 }
 
 impl Disk {
+    /// Of a device on `image`, which is not live yet.
+    pub fn of(m: &mut Machine, device: Device, image: &Path) -> Self {
+        let (header, status) = (m.alloc(16), m.alloc(1));
+        let data = m.alloc(1 << 20);
+        let queue = Queue::new(m, 0, 1, 0, false);
+        Self { device, queue, image: image.to_owned(), header, status, data, dir: None }
+    }
+
     /// Negotiates and brings the queue up anew.
     pub fn start(&mut self, m: &mut Machine, features: u64) {
         self.start_with(m, features, |_, _| {});
