@@ -34,15 +34,14 @@ pub struct Disk {
     header: u64,
     status: u64,
     pub data: u64,
-    dir: Option<tempfile::TempDir>,
+    _dir: Option<tempfile::TempDir>,
 }
 
 /// Starts a machine with an empty disk of `size` bytes and brings it up with `features`.
 pub fn disk(size: u64, args: &[&str], features: u64) -> (Machine, Disk) {
     let (mut m, image, dir) = with_disk(size, args);
     let device = Device::new(&mut m, 4);
-    let mut disk = Disk::of(&mut m, device, &image);
-    disk.dir = Some(dir);
+    let mut disk = Disk { _dir: Some(dir), ..Disk::of(&mut m, device, &image) };
     disk.start(&mut m, features);
     (m, disk)
 }
@@ -53,7 +52,7 @@ impl Disk {
         let (header, status) = (m.alloc(16), m.alloc(1));
         let data = m.alloc(1 << 20);
         let queue = Queue::new(m, 0, 1, 0, false);
-        Self { device, queue, image: image.to_owned(), header, status, data, dir: None }
+        Self { device, queue, image: image.to_owned(), header, status, data, _dir: None }
     }
 
     /// Negotiates and brings the queue up anew.
