@@ -42,7 +42,7 @@ impl monitor::Machine for Machine {
     }
 
     fn run_state(&self) -> RunState {
-        self.run_state()
+        self.state.get()
     }
 
     fn kvm(&self) -> KvmInfo {

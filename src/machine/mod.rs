@@ -12,6 +12,7 @@ mod life;
 mod pci;
 mod processors;
 mod requests;
+mod state;
 mod streams;
 mod test;
 
@@ -30,8 +31,9 @@ use monitor::{Actions, EventSink, KvmInfo, Monitor, RunState, Uuid};
 use processors::Processors;
 use reactor::{Reactors, signal::Signals};
 use requests::Requests;
+use state::State;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use vcpu::cpuid::Topology;
 use vcpu::memory::Ram;
@@ -60,9 +62,7 @@ pub(super) struct Machine {
     block: Arc<BlockGraph>,
     events: EventSink,
     requests: Arc<Requests>,
-    state: Mutex<RunState>,
-    /// Held over a change of the run state, so that a stop, a reset and a cont do not mix.
-    transition: reactor::sync::Mutex<()>,
+    state: State,
 }
 
 impl Machine {
@@ -113,17 +113,8 @@ impl Machine {
             block,
             events,
             requests,
-            state: Mutex::new(RunState::Prelaunch),
-            transition: reactor::sync::Mutex::new(()),
+            state: State::new(RunState::Prelaunch),
         })
-    }
-
-    fn run_state(&self) -> RunState {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_run_state(&self, state: RunState) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 }
 
