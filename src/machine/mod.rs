@@ -22,6 +22,7 @@ use crate::config::Config;
 use ::devices::block::graph::BlockGraph;
 use ::devices::board::Board;
 use ::devices::chardev::{BytePort, Chardevs};
+use ::devices::fdset::FdSets;
 use ::devices::net::Network;
 use ::devices::qdev::DeviceTree;
 use futures_util::FutureExt;
@@ -77,7 +78,8 @@ impl Machine {
     ) -> Result<Self, String> {
         let Prepared { platform, ram, board, processors, apic_ids, .. } = prepared;
         let Prepared { cpus_max, kvm, requests, .. } = prepared;
-        let objects = devices::make_objects(reactors.cores(), &config.objects).await?;
+        let objects =
+            devices::make_objects(reactors.cores(), chardevs.fdsets(), &config.objects).await?;
         disks::open_all(&config.nodes, &config.drives, &block).await?;
         let netdevs = std::mem::take(&mut config.netdevs);
         let network = devices::make_netdevs(reactors, &events, netdevs)?;
@@ -128,7 +130,9 @@ pub(crate) async fn run(
 ) -> Result<u8, String> {
     let requests = Arc::clone(&prepared.requests);
     let exit = move || requests.exit(ShutdownCause::HostUi, 0);
-    let chardevs = Chardevs::new(reactors.iohandler(), exit);
+    let fdsets = FdSets::default();
+    streams::add_fds(&fdsets, std::mem::take(&mut config.add_fds))?;
+    let chardevs = Chardevs::with_fdsets(reactors.iohandler(), fdsets, exit);
     chardevs.hold_input();
     let opened = streams::open(&chardevs, std::mem::take(&mut config.chardevs)).await;
     let result = match opened {
@@ -146,8 +150,10 @@ async fn run_with(
     signals: Signals,
     chardevs: &Chardevs,
 ) -> Result<u8, String> {
-    let block = BlockGraph::with_clock(&reactors, Arc::clone(&prepared.clock));
-    let monitor = Arc::new(Monitor::new(&reactors));
+    let clock = Arc::clone(&prepared.clock);
+    let fdsets = chardevs.fdsets();
+    let block = BlockGraph::with(&reactors, clock, fdsets.clone());
+    let monitor = Arc::new(Monitor::with_fdsets(&reactors, fdsets.clone()));
     let (output, requests) = (Arc::clone(&prepared.output), Arc::clone(&prepared.requests));
     let test = prepared.test.take();
     if let Some(test) = &test {
@@ -156,7 +162,6 @@ async fn run_with(
     let (events, table) = (monitor.events(), chardevs.clone());
     let machine = Machine::new(prepared, &mut config, &reactors, block, events, table).await?;
     let machine = Arc::new(machine);
-    streams::add_fds(&monitor, std::mem::take(&mut config.add_fds))?;
     streams::listen(&monitor, &config)?;
     // The serial port first: where a monitor shares its character device, the focus is on the port.
     streams::connect_serial(&reactors, chardevs, &config, &machine.board.serial, &output)?;
