@@ -111,7 +111,7 @@ impl monitor::Machine for Machine {
     }
 
     fn pci(&self) -> Vec<PciInfo> {
-        match self.machine_type {
+        match self.kind {
             MachineType::Pc => vec![pci::root_bus(&self.board.pci, &self.devices)],
             MachineType::None => Vec::new(),
         }

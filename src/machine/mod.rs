@@ -41,7 +41,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A guest and everything that belongs to it.
 pub(super) struct Machine {
-    machine_type: MachineType,
+    kind: MachineType,
     name: Option<String>,
     uuid: Uuid,
     chardevs: Chardevs,
@@ -98,7 +98,7 @@ impl Machine {
         });
         devices::plug_all(&devices, &config.devices).await?;
         Ok(Self {
-            machine_type: config.machine,
+            kind: config.machine,
             name: config.name.clone(),
             uuid: config.uuid,
             chardevs,
