@@ -63,7 +63,8 @@ fn a_live_socket_and_other_files_are_left_alone() {
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
 
         let error = listen(&monitor, Path::new("/no/such/directory/qmp")).unwrap_err();
-        assert!(error.to_string().starts_with("unix:/no/such/directory/qmp: bind: "), "{error}");
+        let text = "Failed to bind socket to /no/such/directory/qmp: No such file or directory";
+        assert_eq!(error.to_string(), text);
         let long = stage.path.with_file_name("x".repeat(200));
         assert!(listen(&monitor, &long).unwrap_err().to_string().contains(": use the path: "));
     });

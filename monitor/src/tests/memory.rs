@@ -104,6 +104,10 @@ fn memory_is_shown_in_the_layouts_of_qemu() {
                 "memsave 0 16 /tmp/z junk",
                 "invalid char 't' in expression\r\nTry \"help memsave\" for more information\r\n",
             ),
+            ("sum 0x100 3", "16500\r\n"),
+            ("sum 0x100 0", "00000\r\n"),
+            (&format!("sum {RAM_BYTES} 1"), " Cannot access memory\r\n"),
+            ("sum 0", "unexpected end of expression\r\nTry \"help sum\" for more information\r\n"),
             ("print 1+2", "0x3\r\n"),
             ("p /d 0x10", "16\r\n"),
         ] {
