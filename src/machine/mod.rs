@@ -77,7 +77,7 @@ impl Machine {
         chardevs: Chardevs,
     ) -> Result<Self, String> {
         let Prepared { platform, ram, board, processors, apic_ids, .. } = prepared;
-        let Prepared { cpus_max, kvm, requests, .. } = prepared;
+        let Prepared { cpus_max, kvm, requests, clock, .. } = prepared;
         let objects = devices::make_objects(reactors.cores(), &config.objects).await?;
         disks::open_all(&config.nodes, &config.drives, &block).await?;
         let netdevs = std::mem::take(&mut config.netdevs);
@@ -94,6 +94,7 @@ impl Machine {
             network: Arc::clone(&network),
             chardevs: chardevs.clone(),
             ram_size: config.ram_size,
+            clock,
             events: events.clone(),
         });
         devices::plug_all(&devices, &config.devices).await?;

@@ -6,7 +6,7 @@
 //! | PCI enumeration, BARs | `pci` |
 //! | virtio over PCI, split queues | `virtio`, `queue` |
 //! | suites | `protocol`, `pc`, `transport`, `hotplug`, `blk`, `scsi`, `drive`, `throttle`, `net`, |
-//! | | `balloon`, `console` |
+//! | | `balloon`, `console`, `rng` |
 //!
 //! No test sleeps: it waits for a line, or reads until a value is there.
 
@@ -21,6 +21,7 @@ mod pc;
 mod pci;
 mod protocol;
 mod queue;
+mod rng;
 mod scsi;
 mod throttle;
 mod transport;

@@ -5,6 +5,7 @@ use super::value::Properties;
 use crate::block::Disk;
 use crate::block::graph::{Backend, BlockGraph, ClaimOptions, SizeListener};
 use crate::chardev::Chardevs;
+use crate::clock::Clock;
 use crate::error::CommandError;
 use crate::net::Network;
 use crate::objects::Objects;
@@ -25,6 +26,8 @@ pub struct Resources {
     pub cores: Vec<Context>,
     /// Processors of the guest.
     pub cpus: u32,
+    /// The guest's time.
+    pub clock: Arc<dyn Clock>,
     /// Drives and nodes by their names.
     pub block: Arc<BlockGraph>,
     /// Objects by id.

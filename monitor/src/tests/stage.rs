@@ -13,6 +13,7 @@ use crate::{
 };
 use devices::block::graph::BlockGraph;
 use devices::chardev::Chardevs;
+use devices::clock::HostClock;
 use devices::net::Network;
 use devices::objects::Objects;
 use devices::qdev::{Bus, BusKind, Device, DeviceTree, Resources, TreeConfig, Types, Unplug};
@@ -265,7 +266,11 @@ impl FakeMachine {
         let chardevs = Chardevs::new(reactors.iohandler(), || {});
         Self {
             state: Mutex::new(RunState::Running),
-            balloon: Arc::new(BalloonSlot::new(RAM_BYTES, events.balloon())),
+            balloon: Arc::new(BalloonSlot::new(
+                RAM_BYTES,
+                events.balloon(),
+                Arc::new(HostClock::new()),
+            )),
             network: Network::new(reactors.iohandler(), events.network()),
             events,
             quits: Mutex::new(0),
@@ -292,6 +297,7 @@ impl FakeMachine {
                 ram,
                 cores: reactors.cores().to_vec(),
                 cpus: 1,
+                clock: Arc::new(HostClock::new()),
                 block: Arc::clone(&self.block),
                 objects: Objects::new(reactors.cores()),
                 network: Arc::clone(&self.network),
