@@ -5,6 +5,7 @@ use devices::block::graph::BlockGraph;
 use devices::board::Board;
 use devices::chardev::Chardevs;
 use devices::clock::Clock;
+use devices::fdset::FdSets;
 use devices::net::Network;
 use devices::objects::Objects;
 use devices::qdev::{DeviceTree, PciBus, Resources, TreeConfig, Types, system_bus};
@@ -81,9 +82,10 @@ pub(super) fn tree(parts: Parts<'_>) -> DeviceTree {
 /// Makes the objects of the command line, in order. The error is one line for the user.
 pub(super) async fn make_objects(
     cores: &[Context],
+    fdsets: &FdSets,
     configs: &[ObjectConfig],
 ) -> Result<Arc<Objects>, String> {
-    let objects = Objects::new(cores);
+    let objects = Objects::with_fdsets(cores, fdsets.clone());
     for ObjectConfig { option, arguments, syntax } in configs {
         let made = objects.add(arguments, *syntax).await;
         made.map_err(|error| format!("{option}: {error}"))?;

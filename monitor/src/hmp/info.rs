@@ -49,6 +49,12 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         run: |env, _| ready(hardware::cpus(env)),
     },
     HmpCommand {
+        names: "hotpluggable-cpus",
+        params: "",
+        help: "Show information about hotpluggable CPUs",
+        run: |env, _| ready(hardware::hotpluggable_cpus(env)),
+    },
+    HmpCommand {
         names: "iothreads",
         params: "",
         help: "show iothreads",

@@ -5,6 +5,7 @@ use super::stage::{FakeMachine, stage};
 use crate::wire::Style;
 use crate::{Endpoint, Machine, Monitor};
 use devices::chardev::{Address, listener::ListenError};
+use devices::fdset::FdSets;
 use reactor::sync::oneshot;
 use serde_json::json;
 use std::io::Read;
@@ -179,7 +180,11 @@ fn the_end_comes_after_the_last_reply() {
     stage(move |stage| {
         let monitor = Arc::new(Monitor::new(&stage.reactors));
         listen(&monitor, &path).unwrap();
-        monitor.start(Arc::new(FakeMachine::new(monitor.events(), &stage.reactors)));
+        monitor.start(Arc::new(FakeMachine::new(
+            monitor.events(),
+            &stage.reactors,
+            FdSets::default(),
+        )));
         let mut client = Client::connect(&path);
         client.line();
         client.run("qmp_capabilities");

@@ -46,6 +46,7 @@ pub use stats::{Kind, KindStats, Stats};
 pub use throttle::{Limits, Rate, ThrottleGroup};
 
 use crate::clock::{Clock, HostClock};
+use crate::fdset::FdSets;
 use reactor::{Context, Reactors};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -102,6 +103,8 @@ pub struct BlockGraph {
     backends: Mutex<Vec<Arc<Backend>>>,
     /// What limits go by.
     clock: Arc<dyn Clock>,
+    /// What paths may mean.
+    fdsets: FdSets,
     /// Held for moments only.
     groups: Mutex<BTreeMap<String, Weak<ThrottleGroup>>>,
     /// Numbers uses and generated names.
@@ -113,11 +116,12 @@ pub struct BlockGraph {
 impl BlockGraph {
     /// An empty graph, changed in `main`, by the host's clock.
     pub fn new(reactors: &Reactors) -> Arc<Self> {
-        Self::with_clock(reactors, Arc::new(HostClock::new()))
+        Self::with(reactors, Arc::new(HostClock::new()), FdSets::default())
     }
 
-    /// An empty graph, changed in `main`; limits of throughput go by `clock`.
-    pub fn with_clock(reactors: &Reactors, clock: Arc<dyn Clock>) -> Arc<Self> {
+    /// An empty graph, changed in `main`; limits of throughput go by `clock`, and `fdsets` are the sets
+    /// that paths may mean.
+    pub fn with(reactors: &Reactors, clock: Arc<dyn Clock>, fdsets: FdSets) -> Arc<Self> {
         let main = reactors.main().clone();
         Arc::new(Self {
             lock: GraphLock::new(&main, Nodes::default()),
@@ -125,6 +129,7 @@ impl BlockGraph {
             published: Mutex::default(),
             backends: Mutex::default(),
             clock,
+            fdsets,
             groups: Mutex::default(),
             next: AtomicU64::new(0),
             changing: reactor::sync::Mutex::new(()),

@@ -13,6 +13,7 @@ use super::options::{DriverOptions, Options};
 use super::permissions::Access;
 use crate::block::{BoxFuture, Disk, DiskError};
 use crate::error::CommandError;
+use crate::fdset::FdSets;
 use std::sync::Arc;
 
 /// A node's control handle.
@@ -51,10 +52,11 @@ pub(super) trait Driver: Disk {
 pub(super) async fn open(
     options: &Options,
     children: &[Child],
+    sets: &FdSets,
 ) -> Result<Arc<dyn Driver>, CommandError> {
     match &options.driver {
         DriverOptions::File { filename, locking, device } => {
-            file::open(options, filename, *locking, *device).await
+            file::open(options, filename, *locking, *device, sets).await
         }
         DriverOptions::Scratch { size } => file::scratch(*size).await,
         DriverOptions::Raw { offset, size, .. } => {
