@@ -26,6 +26,19 @@ impl Machine {
     /// Makes every vCPU stand still; STOP is emitted if the guest was running.
     pub(super) async fn pause(&self, state: RunState) {
         let _alone = self.transition.lock().await;
+        self.stand_still(state).await;
+    }
+
+    /// A disk has failed. A `cont` that came meanwhile has had its requests started again.
+    async fn pause_for_io_error(&self) {
+        let _alone = self.transition.lock().await;
+        if self.block.has_stopped() {
+            self.stand_still(RunState::IoError).await;
+        }
+    }
+
+    /// As [`pause`](Self::pause), with the transition held.
+    async fn stand_still(&self, state: RunState) {
         let was_running = self.run_state() == RunState::Running;
         if was_running {
             self.processors.pause().await;
@@ -49,6 +62,9 @@ impl Machine {
         if state != RunState::Running {
             self.set_run_state(RunState::Running);
             self.events.emit(&Resume {});
+        }
+        self.block.retry_failed();
+        if state != RunState::Running {
             self.processors.resume().await;
         }
         true
@@ -77,6 +93,7 @@ impl Machine {
                     }
                     self.reset(guest, cause).await?;
                 }
+                Request::IoError => self.pause_for_io_error().await,
                 Request::Panic(panic) => self.panicked(panic.to_string()).await?,
                 Request::Crashed(text) => self.panicked(text).await?,
                 Request::Failed(text) => {
