@@ -163,6 +163,7 @@ async fn run_with(
     if let Some(test) = &test {
         test.attach(&reactors);
     }
+    disks::tell_errors(&block, monitor.events(), Arc::clone(&requests));
     let (events, table) = (monitor.events(), chardevs.clone());
     let machine = Machine::new(prepared, &mut config, &reactors, block, events, table).await?;
     let machine = Arc::new(machine);
