@@ -32,7 +32,7 @@ fn node(path: &Path, rules: &[&str]) -> String {
     );
     for (n, rule) in rules.iter().enumerate() {
         for member in rule.split(',') {
-            node.push_str(&format!(",inject-error.{n}.{member}"));
+            node.extend([",inject-error.", &n.to_string(), ".", member]);
         }
     }
     node
