@@ -26,6 +26,19 @@ impl Machine {
     /// Makes every vCPU stand still; STOP is emitted if the guest was running.
     pub(super) async fn pause(&self, state: RunState) {
         let _alone = self.state.turn().await;
+        self.stand_still(state).await;
+    }
+
+    /// A disk has failed. A `cont` that came meanwhile has had its requests started again.
+    async fn pause_for_io_error(&self) {
+        let _alone = self.state.turn().await;
+        if self.block.has_stopped() {
+            self.stand_still(RunState::IoError).await;
+        }
+    }
+
+    /// As [`pause`](Self::pause), by whose turn it is.
+    async fn stand_still(&self, state: RunState) {
         let was_running = self.state.get() == RunState::Running;
         if was_running {
             self.processors.pause().await;
@@ -42,9 +55,13 @@ impl Machine {
     /// first: the state is looked at when no other change of it is under way.
     pub(super) async fn resume(&self) -> bool {
         let Some(_alone) = self.state.turn_to_run().await else { return false };
-        if self.state.get() != RunState::Running {
+        let stood_still = self.state.get() != RunState::Running;
+        if stood_still {
             self.state.set(RunState::Running);
             self.events.emit(&Resume {});
+        }
+        self.block.retry_failed();
+        if stood_still {
             self.processors.resume().await;
         }
         true
@@ -73,6 +90,7 @@ impl Machine {
                     }
                     self.reset(guest, cause).await?;
                 }
+                Request::IoError => self.pause_for_io_error().await,
                 Request::Panic(panic) => self.panicked(panic.to_string()).await?,
                 Request::Crashed(text) => self.panicked(text).await?,
                 Request::Failed(text) => {

@@ -78,7 +78,7 @@ impl Machine {
         chardevs: Chardevs,
     ) -> Result<Self, String> {
         let Prepared { platform, ram, board, processors, apic_ids, .. } = prepared;
-        let Prepared { cpus_max, kvm, requests, .. } = prepared;
+        let Prepared { cpus_max, kvm, requests, clock, .. } = prepared;
         let objects =
             devices::make_objects(reactors.cores(), chardevs.fdsets(), &config.objects).await?;
         disks::open_all(&config.nodes, &config.drives, &block).await?;
@@ -96,6 +96,7 @@ impl Machine {
             network: Arc::clone(&network),
             chardevs: chardevs.clone(),
             ram_size: config.ram_size,
+            clock,
             events: events.clone(),
         });
         devices::plug_all(&devices, &config.devices).await?;
@@ -162,6 +163,7 @@ async fn run_with(
     if let Some(test) = &test {
         test.attach(&reactors);
     }
+    disks::tell_errors(&block, monitor.events(), Arc::clone(&requests));
     let (events, table) = (monitor.events(), chardevs.clone());
     let machine = Machine::new(prepared, &mut config, &reactors, block, events, table).await?;
     let machine = Arc::new(machine);

@@ -269,7 +269,11 @@ impl FakeMachine {
         let chardevs = Chardevs::with_fdsets(reactors.iohandler(), fdsets.clone(), || {});
         Self {
             state: Mutex::new(RunState::Running),
-            balloon: Arc::new(BalloonSlot::new(RAM_BYTES, events.balloon())),
+            balloon: Arc::new(BalloonSlot::new(
+                RAM_BYTES,
+                events.balloon(),
+                Arc::new(HostClock::new()),
+            )),
             network: Network::new(reactors.iohandler(), events.network()),
             events,
             quits: Mutex::new(0),
@@ -296,6 +300,7 @@ impl FakeMachine {
                 ram,
                 cores: reactors.cores().to_vec(),
                 cpus: 1,
+                clock: Arc::new(HostClock::new()),
                 block: Arc::clone(&self.block),
                 objects: Objects::new(reactors.cores()),
                 network: Arc::clone(&self.network),

@@ -48,7 +48,8 @@ async fn realize(setup: Setup<'_>) -> Result<Arc<dyn Realized>, CommandError> {
     // The default is far beyond what can be read: no limit.
     let limited = bytes != i64::MAX as u64;
     let limit = RateLimit { bytes, period: Duration::from_millis(period) };
-    let rng = VirtioRng::new(Arc::new(entropy), limited.then_some(limit))
+    let clock = Arc::clone(&setup.resources.clock);
+    let rng = VirtioRng::new(Arc::new(entropy), limited.then_some(limit), clock)
         .map_err(|error| CommandError::generic(error.to_string()))?;
     let cores = setup.resources.cores.clone();
     realize_virtio(&setup, Arc::new(rng), cores, None, |_| None)
