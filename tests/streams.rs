@@ -57,6 +57,15 @@ fn chardev(qmp: &mut Qmp, label: &str) -> Value {
 }
 
 #[test]
+fn sockets_for_many_clients_are_listed() {
+    let mut vmm = Vmm::start(RINGVISOR, &["-machine", "none"]);
+    let path = vmm.dir().join("qmp");
+    let listed = chardev(&mut vmm.qmp(), "compat_monitor0");
+    assert_eq!(listed["filename"], format!("unix:{},server=on", path.display()));
+    assert_eq!(listed["frontend-open"], true);
+}
+
+#[test]
 fn a_monitor_connects_to_the_program_that_drives_it() {
     if !testkit::kvm("a_monitor_connects_to_the_program_that_drives_it") {
         return;

@@ -17,7 +17,7 @@
 //! | [`clock`], [`request`] | the time devices see, what guests ask of the machine | any |
 //! | [`fdset`] | files by path, descriptors that others have opened | any |
 //! | [`error`] | why a command that acts on devices failed | any |
-//! | [`text`], [`base64`] | what users write | any |
+//! | [`keyval`], [`text`], [`base64`] | what users write | any |
 //!
 //! Devices know `vcpu`'s address spaces and its [`Platform`](vcpu::irq::Platform), never KVM, and
 //! never the monitor: what they have to say goes through callbacks that the program hands in.
@@ -30,6 +30,7 @@ pub mod chardev;
 pub mod clock;
 pub mod error;
 pub mod fdset;
+pub mod keyval;
 pub mod legacy;
 pub mod net;
 pub mod objects;

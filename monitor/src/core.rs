@@ -30,6 +30,8 @@ pub(crate) struct Core {
     /// Answers `x-exit-preconfig` when it is dropped.
     pub(crate) leaving_preconfig: std::sync::Mutex<Option<oneshot::Sender<()>>>,
     pub(crate) fdsets: FdSets,
+    /// Label and name of each socket that serves many clients.
+    pub(crate) listening: std::sync::Mutex<Vec<(String, String)>>,
     /// Made when first asked for.
     pub(crate) schema: OnceLock<Introspection>,
 }

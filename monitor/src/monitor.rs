@@ -89,6 +89,7 @@ impl Monitor {
             preconfig_ended: Notify::new(),
             leaving_preconfig: Mutex::default(),
             fdsets,
+            listening: Mutex::default(),
             schema: OnceLock::new(),
             reactors: reactors.clone(),
         };
@@ -121,6 +122,10 @@ impl Monitor {
     fn listen(&self, endpoint: &Endpoint, protocol: Protocol) -> Result<Address, ListenError> {
         let listening = listener::open(&endpoint.address)?;
         let address = listening.address.clone();
+        if let Some(label) = &endpoint.label {
+            let listed = (label.clone(), format!("{address},server=on"));
+            self.core.listening.lock().unwrap_or_else(PoisonError::into_inner).push(listed);
+        }
         let served = Served { protocol, address: address.clone(), allow: endpoint.allow.clone() };
         let first_client = endpoint.wait.then(Arc::<FirstClient>::default);
         let accepting =

@@ -1,7 +1,7 @@
 //! `-accel` and `-machine accel=`.
 
-use super::keyval::KeyVal;
 use crate::config::Accel;
+use devices::keyval::KeyVal;
 
 /// Accelerators in the order in which they were named. Unknown ones are never usable, so they are passed
 /// over as long as another follows.

@@ -1,6 +1,6 @@
 //! `-action`: what is done when the guest reboots, shuts down or panics.
 
-use super::keyval::KeyVal;
+use devices::keyval::KeyVal;
 use monitor::registry::{At, Members, QapiStruct, Value};
 use monitor::{ActionSet, SetAction};
 

@@ -5,11 +5,9 @@
 mod absent;
 mod accel;
 mod action;
-mod chardev;
 mod device;
 mod drive;
 mod help;
-mod keyval;
 mod netdev;
 mod object;
 pub(crate) mod options;
@@ -20,8 +18,8 @@ use crate::config::{
     ReactorConfig,
 };
 use accel::Accels;
+use devices::keyval::{self, KeyVal};
 use drive::Drives;
-use keyval::KeyVal;
 use monitor::wire::Style;
 use monitor::{ActionSet, RebootAction, ShutdownAction, Uuid};
 use netdev::Nets;
@@ -100,7 +98,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
                 let value = takes_value.ok_or_else(|| format!("-{option} needs a value"))?;
                 let value = text(value)?;
                 if option == "chardev" && matches!(value.as_str(), "help" | "?") {
-                    return Ok(Invocation::Print(chardev::help()));
+                    return Ok(Invocation::Print(devices::chardev::parse::help()));
                 }
                 raw.take(option, value)?;
             }

@@ -1,9 +1,9 @@
 //! Which character devices, monitors and serial port the options add up to.
 
-use super::chardev::{self, Short};
-use super::keyval::KeyVal;
 use crate::config::{AddFd, ChardevConfig, ListenConfig, MonitorConfig, Protocol, QtestConfig};
+use devices::chardev::parse::{self as chardev, Short};
 use devices::chardev::{Backend, SocketFrom, inherited};
+use devices::keyval::KeyVal;
 use monitor::Endpoint;
 use monitor::wire::Style;
 use std::path::PathBuf;
@@ -48,6 +48,13 @@ impl Streams {
         let backend = Backend::Mux { base };
         self.chardevs.push(ChardevConfig { option, id: id.to_owned(), backend });
         Ok(())
+    }
+
+    /// QEMU's name for the next monitor without a character device of a name.
+    fn next_unnamed(&mut self) -> String {
+        let id = format!("compat_monitor{}", self.unnamed);
+        self.unnamed += 1;
+        id
     }
 
     pub(super) fn chardev(&mut self, value: &str) -> Result<(), String> {
@@ -99,14 +106,15 @@ impl Streams {
                 if socket.server && matches!(socket.from, SocketFrom::Address(_)) =>
             {
                 if let SocketFrom::Address(address) = socket.from {
-                    let endpoint = Endpoint { address, wait: socket.wait, allow: socket.allow };
+                    let label = Some(self.next_unnamed());
+                    let (wait, allow) = (socket.wait, socket.allow);
+                    let endpoint = Endpoint { address, label, wait, allow };
                     self.listen.push(ListenConfig { option, endpoint, protocol });
                 }
                 return Ok(());
             }
             Short::New { backend, mux } => {
-                let id = format!("compat_monitor{}", self.unnamed);
-                self.unnamed += 1;
+                let id = self.next_unnamed();
                 self.add(option.clone(), &id, backend, mux)?;
                 id
             }
@@ -206,7 +214,7 @@ impl Streams {
             (Some(SerialPort::None) | None, false) => return Ok(None),
             (serial, true) => {
                 let option = "-monitor stdio".to_owned();
-                let id = format!("compat_monitor{}", self.unnamed);
+                let id = self.next_unnamed();
                 self.add(option.clone(), &id, Backend::Stdio { signal: true }, false)?;
                 let protocol = Protocol::Hmp;
                 self.monitors.push(MonitorConfig { option, chardev: id, protocol });

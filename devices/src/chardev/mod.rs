@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | the table of a machine: [`Chardevs`] | `table` | made in any context; back ends in *iohandler* |
 //! | what they are made of: [`Backend`], [`Address`] | `options`, `address` | pure |
+//! | what users write: [`parse`] | `parse` | pure |
 //! | front ends: [`FrontEnd`], [`Connection`] | `slot`, `connection` | where the front end lives |
 //! | a front end of single bytes, as a serial port is: [`BytePort`] | `port` | *iohandler* |
 //! | the back ends | `socket`, `pty`, `ringbuf`, `mux`, `terminal` | *iohandler* |
@@ -21,6 +22,7 @@ mod inherited;
 pub mod listener;
 mod mux;
 mod options;
+pub mod parse;
 mod peer;
 mod port;
 mod pty;

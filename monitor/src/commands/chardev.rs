@@ -9,6 +9,7 @@ use crate::registry::{Command, Registry};
 use crate::{qapi_enum, qapi_struct};
 use devices::base64;
 use devices::chardev::{self, Chardevs};
+use std::sync::PoisonError;
 
 qapi_struct! {
     /// A character device.
@@ -169,7 +170,15 @@ pub(crate) fn query_chardev(env: &Env, (): ()) -> Result<Vec<ChardevInfo>, QmpEr
         filename: info.filename,
         frontend_open: info.frontend_open,
     };
-    Ok(chardevs(env)?.list().into_iter().map(info).collect())
+    let mut all: Vec<_> = chardevs(env)?.list().into_iter().map(info).collect();
+    // Sockets for any number of clients are the monitor's own.
+    let listening = env.core.listening.lock().unwrap_or_else(PoisonError::into_inner);
+    all.extend(listening.iter().cloned().map(|(label, filename)| ChardevInfo {
+        label,
+        filename,
+        frontend_open: true,
+    }));
+    Ok(all)
 }
 
 pub(crate) fn query_chardev_backends() -> Vec<ChardevBackendInfo> {

@@ -41,6 +41,18 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         run: |env, rest| ready(hardware::balloon(env, rest)),
     },
     HmpCommand {
+        names: "chardev-add",
+        params: "args",
+        help: "add chardev",
+        run: |env, rest| Box::pin(chardev::add(env, rest)),
+    },
+    HmpCommand {
+        names: "chardev-change",
+        params: "id args",
+        help: "change chardev",
+        run: |env, rest| Box::pin(chardev::change(env, rest)),
+    },
+    HmpCommand {
         names: "chardev-remove",
         params: "id",
         help: "remove chardev",

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 pub struct Endpoint {
     /// The address.
     pub address: Address,
+    /// What `query-chardev` calls it; where it is `None`, it does not tell of it.
+    pub label: Option<String>,
     /// Do not start the machine before a client is connected (`wait=on`, QEMU's default).
     pub wait: bool,
     /// Who may connect to a UNIX socket besides root and the process's own user.
@@ -18,11 +20,15 @@ pub struct Endpoint {
 impl Endpoint {
     /// A UNIX socket; nobody waits for a client.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
-        Self { address: Address::Unix(path.into()), wait: false, allow: AllowList::default() }
+        Self::at(Address::Unix(path.into()))
     }
 
     /// A TCP port; nobody waits for a client.
     pub fn tcp(address: SocketAddr) -> Self {
-        Self { address: Address::Tcp(address), wait: false, allow: AllowList::default() }
+        Self::at(Address::Tcp(address))
+    }
+
+    fn at(address: Address) -> Self {
+        Self { address, label: None, wait: false, allow: AllowList::default() }
     }
 }

@@ -222,3 +222,35 @@ fn ring_buffers_are_read_and_written_in_hmp() {
         }
     });
 }
+
+#[test]
+fn character_devices_are_made_and_changed_in_hmp() {
+    stage(|stage| {
+        let mut client = stage.client();
+        for (line, output) in [
+            ("chardev-add ringbuf,id=r,size=64", ""),
+            ("ringbuf_write r abc", ""),
+            ("chardev-change none null", "Error: Chardev 'none' does not exist\r\n"),
+            ("chardev-change r null,id=r", "Error: Unexpected 'id' parameter\r\n"),
+            ("chardev-change r null", ""),
+            ("chardev-add null,id=m,mux=on", ""),
+            ("info chardev", "m: filename=mux\r\nm-base: filename=null\r\nr: filename=null\r\n"),
+        ] {
+            assert_eq!(hmp(&mut client, line), output, "{line}");
+        }
+        for (line, part) in [
+            ("chardev-add", "string expected"),
+            ("chardev-add null", "Error: no id specified"),
+            ("chardev-add null,id=r", "Error: Chardev with id 'r' already exists"),
+            ("chardev-add nope,id=x", "Error: 'nope' is not a valid char driver name"),
+            ("chardev-add null,id=x,foo=1", "'foo'"),
+            ("chardev-add ringbuf,id=r,mux=on", "already exists"),
+            ("chardev-change r", "string expected"),
+            ("chardev-change m null", "Mux device hotswap not supported yet"),
+        ] {
+            assert!(hmp(&mut client, line).contains(part), "{line}");
+        }
+        let left = "m: filename=mux\r\nm-base: filename=null\r\nr: filename=null\r\n";
+        assert_eq!(hmp(&mut client, "info chardev"), left, "nothing of what failed");
+    });
+}

@@ -1,11 +1,11 @@
 //! QEMU's `key=value,key=value` option strings.
 
-use devices::text::split_commas;
+use crate::text::split_commas;
 use std::collections::BTreeSet;
 
 /// A parsed option string; keys are taken out one by one, and what is left over is an error.
 #[derive(Debug)]
-pub(crate) struct KeyVal {
+pub struct KeyVal {
     option: String,
     pairs: Vec<(String, String)>,
 }
@@ -13,7 +13,7 @@ pub(crate) struct KeyVal {
 impl KeyVal {
     /// Parses `text`. A first part without `=` is the value of `implied`, where that is given; any
     /// other part without `=` is a switch that is on (`noX`: X is off). `,,` is a literal comma.
-    pub(crate) fn parse(option: &str, text: &str, implied: Option<&str>) -> Result<Self, String> {
+    pub fn parse(option: &str, text: &str, implied: Option<&str>) -> Result<Self, String> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         let mut seen = BTreeSet::new();
         for (n, part) in split_commas(text).into_iter().enumerate() {
@@ -37,13 +37,13 @@ impl KeyVal {
     }
 
     /// Takes the value of `key` out.
-    pub(crate) fn take(&mut self, key: &str) -> Option<String> {
+    pub fn take(&mut self, key: &str) -> Option<String> {
         let at = self.pairs.iter().position(|(k, _)| k == key)?;
         Some(self.pairs.remove(at).1)
     }
 
     /// Takes a switch out.
-    pub(crate) fn take_bool(&mut self, key: &str) -> Result<Option<bool>, String> {
+    pub fn take_bool(&mut self, key: &str) -> Result<Option<bool>, String> {
         self.take(key)
             .map(|value| match value.as_str() {
                 "on" | "yes" | "true" | "y" => Ok(true),
@@ -54,7 +54,7 @@ impl KeyVal {
     }
 
     /// Takes a number within `range` out.
-    pub(crate) fn take_number(
+    pub fn take_number(
         &mut self,
         key: &str,
         range: std::ops::RangeInclusive<u64>,
@@ -72,17 +72,17 @@ impl KeyVal {
     }
 
     /// An error that names the option.
-    pub(crate) fn error(&self, text: &str) -> String {
+    pub fn error(&self, text: &str) -> String {
         format!("-{}: {text}", self.option)
     }
 
     /// Nothing may be left; `known` is what the option has, for the message.
-    pub(crate) fn finish(self, known: &str) -> Result<(), String> {
+    pub fn finish(self, known: &str) -> Result<(), String> {
         self.nothing_left(known)
     }
 
     /// As [`finish`](Self::finish), for who still needs it.
-    pub(crate) fn nothing_left(&self, known: &str) -> Result<(), String> {
+    pub fn nothing_left(&self, known: &str) -> Result<(), String> {
         match self.pairs.first() {
             None => Ok(()),
             Some((key, _)) => {
@@ -93,7 +93,7 @@ impl KeyVal {
 }
 
 /// A size with QEMU's suffixes (b, k, M, G, T, P); a bare number counts in `unit` bytes.
-pub(crate) fn size(text: &str, unit: u64) -> Option<u64> {
+pub fn size(text: &str, unit: u64) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match &text[digits.len()..] {
         "" => unit,

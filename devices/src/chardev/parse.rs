@@ -1,10 +1,11 @@
-//! `-chardev`, and the short forms of `-serial`, `-monitor` and `-qmp`.
+//! Character devices as users write them: `-chardev`, and the short forms of `-serial`, `-monitor`
+//! and `-qmp`. Errors are one line.
 
-use super::keyval::{self, KeyVal};
-use devices::chardev::{
+use super::{
     Address, AllowList, BACKENDS, Backend, RINGBUF_SIZE, SocketFrom, SocketOptions, inherited,
 };
-use devices::text::is_identifier;
+use crate::keyval::{self, KeyVal};
+use crate::text::is_identifier;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -13,17 +14,22 @@ const RECONNECT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// What a short form stands for.
 #[derive(Debug)]
-pub(super) enum Short {
+pub enum Short {
     /// Nothing.
     None,
     /// The character device of this id.
     Id(String),
     /// A character device of its own; shared with a monitor when `mux` is set.
-    New { backend: Backend, mux: bool },
+    New {
+        /// What it is.
+        backend: Backend,
+        /// A monitor shares it.
+        mux: bool,
+    },
 }
 
 /// `-chardev help`
-pub(super) fn help() -> String {
+pub fn help() -> String {
     let mut text = "Available chardev backend types:\n".to_owned();
     for name in BACKENDS {
         let _infallible = writeln!(text, "  {name}");
@@ -32,10 +38,10 @@ pub(super) fn help() -> String {
 }
 
 /// A `-chardev` option: its id, what it is, and whether front ends share it.
-pub(super) fn parse(value: &str) -> Result<(String, Backend, bool), String> {
+pub fn parse(value: &str) -> Result<(String, Backend, bool), String> {
     let mut kv = KeyVal::parse("chardev", value, Some("backend"))?;
     let name = kv.take("backend").unwrap_or_default();
-    let id = kv.take("id").ok_or_else(|| kv.error("a character device needs id=ID"))?;
+    let id = kv.take("id").ok_or_else(|| kv.error("no id specified; add id=ID"))?;
     if !is_identifier(&id) {
         return Err(kv.error(&format!(
             "'id={id}' is no identifier: letters, digits, '-', '.', '_', a letter first"
@@ -79,7 +85,7 @@ fn backend(name: &str, kv: &mut KeyVal) -> Result<Backend, String> {
         }
         other => {
             return Err(kv.error(&format!(
-                "there is no back end '{other}'; there are socket, stdio, file, pty, ringbuf, null"
+                "'{other}' is not a valid char driver name; there are socket, stdio, file, pty, ringbuf, null"
             )));
         }
     };
@@ -165,7 +171,7 @@ fn ids(kv: &mut KeyVal, key: &str) -> Result<Vec<u32>, String> {
 }
 
 /// The short forms of `-option`.
-pub(super) fn short(option: &str, value: &str) -> Result<Short, String> {
+pub fn short(option: &str, value: &str) -> Result<Short, String> {
     let unknown = || {
         format!(
             "-{option}: '{value}' names no character device: write unix:PATH, tcp:HOST:PORT, \
@@ -212,8 +218,8 @@ pub(super) fn short(option: &str, value: &str) -> Result<Short, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Address, Backend, SocketFrom, SocketOptions};
     use super::{Short, parse, short};
-    use devices::chardev::{Address, Backend, SocketFrom, SocketOptions};
     use std::time::Duration;
 
     fn socket(value: &str) -> SocketOptions {
@@ -291,10 +297,10 @@ mod tests {
             ("socket,id=a,path=x,speed=9", "there is no 'speed' here"),
             ("socket,id=a,path=x,server=maybe", "'server' takes on or off, not 'maybe'"),
             ("socket,id=a,path=x,server,uids=root", "'uids' is ID:ID:..., not 'root'"),
-            ("null", "needs id=ID"),
+            ("null", "no id specified; add id=ID"),
             ("null,id=1a", "'id=1a' is no identifier"),
             ("null,id=a,foo=1", "there is no 'foo' here"),
-            ("tape,id=a", "there is no back end 'tape'"),
+            ("tape,id=a", "'tape' is not a valid char driver name"),
             ("ringbuf,id=a,size=3", "size of ringbuf chardev must be power of two"),
             ("file,id=a", "a file needs path=PATH"),
         ] {
