@@ -182,6 +182,16 @@ fn pretty_is_laid_out_as_qemu_does() {
     );
 }
 
+/// An error may quote what no reader takes.
+#[test]
+fn what_is_no_character_is_written_as_the_replacement() {
+    for text in ["\u{ffff}", "\u{fdd0}", "\u{10ffff}"] {
+        let mut writer = Writer::new(Style::Line);
+        writer.str(text);
+        assert!(writer.into_bytes().starts_with(b"\"\\uFFFD\""), "{text:?}");
+    }
+}
+
 #[test]
 fn a_writer_can_be_rewound() {
     let mut writer = Writer::new(Style::Line);

@@ -81,8 +81,8 @@ fn hex4(rest: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |code, &digit| Some(code << 4 | char::from(digit).to_digit(16)?))
 }
 
-/// Not one of the 66 non-characters.
-fn is_character(c: char) -> bool {
+/// Whether it is not one of the 66 non-characters.
+pub(super) fn is_character(c: char) -> bool {
     let code = u32::from(c);
     !(0xfdd0..=0xfdef).contains(&code) && code & 0xfffe != 0xfffe
 }

@@ -1,5 +1,6 @@
 //! The writer: QEMU's two layouts, into one buffer.
 
+use super::text::is_character;
 use serde_json::{Number, Value};
 use std::io::Write as _;
 
@@ -223,6 +224,8 @@ impl Writer {
             '\r' => b"\\r",
             '\t' => b"\\t",
             _ => {
+                // What no reader takes, as in QEMU: an error may quote it.
+                let c = if is_character(c) { c } else { char::REPLACEMENT_CHARACTER };
                 for unit in c.encode_utf16(&mut [0; 2]) {
                     let _ = write!(self.out, "\\u{unit:04X}");
                 }
