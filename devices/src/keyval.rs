@@ -1,7 +1,23 @@
 //! QEMU's `key=value,key=value` option strings.
 
-use crate::text::split_commas;
+use crate::text::{split_commas, switch};
 use std::collections::BTreeSet;
+
+/// The keys and values of an option string. A first part without `=` is the value of `implied`,
+/// where that is given; any other part without `=` is a switch that is on (`noX`: X is off). `,,` is
+/// a literal comma.
+pub fn pairs(text: &str, implied: Option<&str>) -> Vec<(String, String)> {
+    let pair = |(n, part): (usize, String)| match (part.split_once('='), implied) {
+        (Some((key, value)), _) => (key.to_owned(), value.to_owned()),
+        (None, Some(key)) if n == 0 => (key.to_owned(), part),
+        (None, _) => match part.strip_prefix("no") {
+            Some(key) if !key.is_empty() => (key.to_owned(), "off".to_owned()),
+            _ => (part, "on".to_owned()),
+        },
+    };
+    let parts = split_commas(text).into_iter().enumerate();
+    parts.filter(|(_, part)| !part.is_empty()).map(pair).collect()
+}
 
 /// A parsed option string; keys are taken out one by one, and what is left over is an error.
 #[derive(Debug)]
@@ -11,27 +27,12 @@ pub struct KeyVal {
 }
 
 impl KeyVal {
-    /// Parses `text`. A first part without `=` is the value of `implied`, where that is given; any
-    /// other part without `=` is a switch that is on (`noX`: X is off). `,,` is a literal comma.
+    /// Parses `text`, as [`pairs`] does; a key that is repeated is an error.
     pub fn parse(option: &str, text: &str, implied: Option<&str>) -> Result<Self, String> {
-        let mut pairs: Vec<(String, String)> = Vec::new();
+        let pairs = pairs(text, implied);
         let mut seen = BTreeSet::new();
-        for (n, part) in split_commas(text).into_iter().enumerate() {
-            if part.is_empty() {
-                continue;
-            }
-            let (key, value) = match (part.split_once('='), implied) {
-                (Some((key, value)), _) => (key.to_owned(), value.to_owned()),
-                (None, Some(key)) if n == 0 => (key.to_owned(), part),
-                (None, _) => match part.strip_prefix("no") {
-                    Some(key) if !key.is_empty() => (key.to_owned(), "off".to_owned()),
-                    _ => (part, "on".to_owned()),
-                },
-            };
-            if !seen.insert(key.clone()) {
-                return Err(format!("-{option}: '{key}' is given twice"));
-            }
-            pairs.push((key, value));
+        if let Some((key, _)) = pairs.iter().find(|(key, _)| !seen.insert(key)) {
+            return Err(format!("-{option}: '{key}' is given twice"));
         }
         Ok(Self { option: option.to_owned(), pairs })
     }
@@ -45,10 +46,9 @@ impl KeyVal {
     /// Takes a switch out.
     pub fn take_bool(&mut self, key: &str) -> Result<Option<bool>, String> {
         self.take(key)
-            .map(|value| match value.as_str() {
-                "on" | "yes" | "true" | "y" => Ok(true),
-                "off" | "no" | "false" | "n" => Ok(false),
-                _ => Err(self.error(&format!("'{key}' takes on or off, not '{value}'"))),
+            .map(|value| {
+                let wrong = || self.error(&format!("'{key}' takes on or off, not '{value}'"));
+                switch(&value).ok_or_else(wrong)
             })
             .transpose()
     }

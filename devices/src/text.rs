@@ -1,4 +1,4 @@
-//! Text as users write it on the command line and in the monitor.
+//! Text as users write it on the command line and in the monitor, and as they read it of the system.
 
 /// Whether `id` is an identifier as QEMU has it: a letter, then letters, digits, `-`, `.` and `_`.
 pub fn is_identifier(id: &str) -> bool {
@@ -21,6 +21,23 @@ pub fn split_commas(text: &str) -> Vec<String> {
         }
     }
     parts
+}
+
+/// The value of a switch, as QEMU takes it.
+pub fn switch(text: &str) -> Option<bool> {
+    match text {
+        "on" | "yes" | "true" | "y" => Some(true),
+        "off" | "no" | "false" | "n" => Some(false),
+        _ => None,
+    }
+}
+
+/// The text of an error of the system, as strerror(3) has it: without Rust's number.
+pub fn system_error(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
+        None => error.to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use super::pty::Pty;
 use super::ringbuf::Ring;
 use super::slot::{FrontEnd, Slot};
 use super::terminal::RawTerminal;
-use super::{error_text, pty, ringbuf, socket};
+use super::{pty, ringbuf, socket};
 use crate::fdset::{self, FdSets, OpenFailure, Opened};
+use crate::text::system_error;
 use reactor::{CancelOnDrop, Context, Fd};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -131,7 +132,7 @@ impl Maker<'_> {
     async fn file(&self, path: &Path, flags: i32) -> Result<Opened, String> {
         let opened = self.fdsets.open(path, flags, 0o666).await;
         opened.map_err(|OpenFailure { source, .. }| {
-            format!("Could not open '{}': {}", path.display(), error_text(&source))
+            format!("Could not open '{}': {}", path.display(), system_error(&source))
         })
     }
 
@@ -172,5 +173,5 @@ impl Maker<'_> {
 
 fn standard(fd: BorrowedFd<'_>) -> Result<Fd, String> {
     let copy = fd.try_clone_to_owned();
-    copy.map(Fd::from).map_err(|error| format!("stdio cannot be used: {}", error_text(&error)))
+    copy.map(Fd::from).map_err(|error| format!("stdio cannot be used: {}", system_error(&error)))
 }

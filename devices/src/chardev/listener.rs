@@ -1,7 +1,7 @@
 //! Listening sockets: how they come to be, and what remains of them.
 
 use super::address::Address;
-use super::error_text;
+use crate::text::system_error;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
@@ -24,7 +24,7 @@ pub enum ListenError {
     #[error("{0}: the path exists and is no socket; remove it or choose another path")]
     NotASocket(Address),
     /// The path or the name cannot be had.
-    #[error("Failed to bind socket to {place}: {}", error_text(.source))]
+    #[error("Failed to bind socket to {place}: {}", system_error(.source))]
     Bind {
         /// The path or the name.
         place: String,

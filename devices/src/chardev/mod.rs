@@ -46,11 +46,3 @@ pub use terminal::screen;
 /// The kinds of back ends there are, as QEMU names them.
 pub const BACKENDS: &[&str] =
     &["file", "memory", "mux", "null", "pty", "ringbuf", "socket", "stdio"];
-
-/// The text of an error of the system, as strerror(3) has it.
-pub(crate) fn error_text(error: &std::io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
-        None => error.to_string(),
-    }
-}

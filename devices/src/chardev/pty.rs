@@ -1,8 +1,8 @@
 //! Pseudo terminals.
 
 use super::connection::Connection;
-use super::error_text;
 use super::slot::Slot;
+use crate::text::system_error;
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
@@ -80,7 +80,7 @@ impl Pty {
 
 fn make_link(at: PathBuf, to: &Path) -> Result<Link, String> {
     std::os::unix::fs::symlink(to, &at).map_err(|error| {
-        format!("Failed to create PTY symlink '{}': {}", at.display(), error_text(&error))
+        format!("Failed to create PTY symlink '{}': {}", at.display(), system_error(&error))
     })?;
     Ok(Link { at, to: to.to_owned() })
 }

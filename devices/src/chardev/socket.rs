@@ -2,11 +2,11 @@
 
 use super::address::Address;
 use super::connection::Connection;
-use super::error_text;
 use super::listener::{self, Listening};
 use super::options::{SocketFrom, SocketOptions};
 use super::peer::{AllowList, Peer};
 use super::slot::Slot;
+use crate::text::system_error;
 use futures_util::future::{Either, select};
 use nix::sys::socket::{Backlog, SockType, SockaddrStorage, getpeername, getsockname};
 use nix::sys::socket::{getsockopt, listen, setsockopt, sockopt};
@@ -208,7 +208,7 @@ async fn connect(address: &Address) -> Result<Fd, String> {
     let failed = |why: &str| format!("Failed to connect to '{name}': {why}");
     match timeout(CONNECT_MAX, connecting).await {
         Ok(Ok(stream)) => Ok(stream.fd().clone()),
-        Ok(Err(error)) => Err(failed(&error_text(&error))),
+        Ok(Err(error)) => Err(failed(&system_error(&error))),
         Err(_) => Err(failed("Connection timed out")),
     }
 }

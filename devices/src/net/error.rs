@@ -1,7 +1,7 @@
 //! What can be wrong with a back end.
 
-use crate::chardev::error_text;
 use crate::error::CommandError;
+use crate::text::system_error;
 use std::io;
 
 /// Why a back end cannot be made, or found.
@@ -23,7 +23,7 @@ pub enum NetError {
     #[error("{0}")]
     Options(String),
     /// The kernel refused.
-    #[error("{what}: {}", error_text(source))]
+    #[error("{what}: {}", system_error(source))]
     System {
         /// What was tried.
         what: String,

@@ -1,10 +1,10 @@
 //! Secrets: given as data or in a file, as they are or in base64 (RFC 4648, section 4).
 
 use super::Body;
-use super::types::system_text;
 use crate::base64;
 use crate::error::CommandError;
 use crate::qdev::value::Properties;
+use crate::text::system_error;
 use reactor::io as rio;
 
 /// More than any key or password has.
@@ -38,7 +38,7 @@ pub(super) async fn load(properties: &Properties) -> Result<Body, CommandError> 
 
 async fn read(name: &str) -> Result<Vec<u8>, CommandError> {
     let failed = |error: &std::io::Error| {
-        let text = system_text(error);
+        let text = system_error(error);
         CommandError::generic(format!(
             "Unable to read {name}: Failed to open file \u{201c}{name}\u{201d}: {text}"
         ))

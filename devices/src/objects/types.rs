@@ -6,6 +6,7 @@ use crate::fdset::OpenFailure;
 use crate::qdev::BoxFuture;
 use crate::qdev::property::{Kind, Property, Words};
 use crate::qdev::value::Properties;
+use crate::text::system_error;
 
 /// Makes what is behind an object. In `main`.
 pub(super) type Make =
@@ -116,15 +117,7 @@ async fn open_random(objects: &Objects, properties: &Properties) -> Result<Body,
     let opened = objects.fdsets.open(name.as_ref(), flags, 0).await;
     opened.map(Body::Random).map_err(|OpenFailure { source, text }| {
         let text =
-            text.unwrap_or_else(|| format!("Could not open '{name}': {}", system_text(&source)));
+            text.unwrap_or_else(|| format!("Could not open '{name}': {}", system_error(&source)));
         CommandError::generic(text)
     })
-}
-
-/// The words that the C library has for an error.
-pub(super) fn system_text(error: &std::io::Error) -> String {
-    match error.raw_os_error() {
-        Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
-        None => error.to_string(),
-    }
 }

@@ -2,7 +2,8 @@
 
 use super::value::Syntax;
 use crate::error::CommandError;
-use crate::text::{is_identifier, split_commas};
+use crate::keyval::pairs;
+use crate::text::is_identifier;
 use serde_json::{Map, Value};
 
 /// A device to be made.
@@ -46,21 +47,11 @@ impl DeviceRequest {
     }
 }
 
-/// Parses `value,key=value,...`. A first part without `=` is the value of `implied`; any other one is a
-/// switch that is on (`noX`: X is off). `,,` is a literal comma. A key that is repeated has its last
-/// value, as in QEMU.
+/// Parses `value,key=value,...`, as [`pairs`] does; a key that is repeated has its last value, as in
+/// QEMU.
 pub fn keyval(text: &str, implied: &str) -> Result<Map<String, Value>, CommandError> {
     let mut arguments = Map::new();
-    for (n, part) in split_commas(text).into_iter().enumerate() {
-        let (key, value) = match part.split_once('=') {
-            Some((key, value)) => (key.to_owned(), value.to_owned()),
-            None if part.is_empty() => continue,
-            None if n == 0 => (implied.to_owned(), part),
-            None => match part.strip_prefix("no") {
-                Some(key) if !key.is_empty() => (key.to_owned(), "off".to_owned()),
-                _ => (part, "on".to_owned()),
-            },
-        };
+    for (key, value) in pairs(text, Some(implied)) {
         if key.is_empty() {
             return Err(CommandError::generic("Invalid parameter ''"));
         }

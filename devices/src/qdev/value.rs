@@ -2,6 +2,8 @@
 
 use super::property::{Kind, ON_OFF_AUTO, Property, Words};
 use crate::error::CommandError;
+use crate::keyval;
+use crate::text::switch;
 use serde_json::{Map, Value};
 
 /// How values were written.
@@ -87,11 +89,9 @@ fn text<'v>(name: &str, value: &'v Value) -> Result<&'v str, CommandError> {
 fn boolean(name: &str, value: &Value, syntax: Syntax) -> Result<bool, CommandError> {
     match (syntax, value) {
         (Syntax::Json, _) => value.as_bool().ok_or_else(|| mistyped(name, "boolean")),
-        (Syntax::KeyVal, value) => match value.as_str() {
-            Some("on" | "yes" | "true" | "y") => Ok(true),
-            Some("off" | "no" | "false" | "n") => Ok(false),
-            _ => Err(expects(name, "'on' or 'off'")),
-        },
+        (Syntax::KeyVal, value) => {
+            value.as_str().and_then(switch).ok_or_else(|| expects(name, "'on' or 'off'"))
+        }
     }
 }
 
@@ -161,21 +161,13 @@ fn signed(
 
 /// A size with QEMU's suffixes (B, K, M, G, T, P, E); a bare number counts bytes.
 pub fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     if text.starts_with("0x") {
         return number(text).and_then(|number| u64::try_from(number).ok());
     }
-    let shift = match &text[digits.len()..] {
-        "" | "b" | "B" => 0,
-        "k" | "K" => 10,
-        "m" | "M" => 20,
-        "g" | "G" => 30,
-        "t" | "T" => 40,
-        "p" | "P" => 50,
-        "e" | "E" => 60,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+    match text.strip_suffix(['e', 'E']) {
+        Some(digits) => digits.parse::<u64>().ok()?.checked_mul(1 << 60),
+        None => keyval::size(text, 1),
+    }
 }
 
 fn size(name: &str, value: &Value, syntax: Syntax) -> Result<PropValue, CommandError> {

@@ -109,7 +109,7 @@ pub(super) fn ring_write(env: &Env, rest: &str) -> Result<String, Failure> {
     Ok(String::new())
 }
 
-/// Control characters come as `\uXXXX`, a backslash as two.
+/// Control characters come as `\u` with four hexadecimal digits, a backslash as two.
 pub(super) fn ring_read(env: &Env, rest: &str) -> Result<String, Failure> {
     let mut args = Args::new(rest);
     let (device, size) = (args.word()?, args.expression32("ringbuf_read")?);

@@ -5,6 +5,7 @@ use super::qapi::{At, Members};
 use super::types::{StructInfo, Type};
 use crate::error::QmpError;
 use devices::qdev::value::parse_size;
+use devices::text::switch;
 use serde_json::Value;
 
 /// The JSON of `pairs`, all of whose values are strings. A dot in a key leads into a member. The
@@ -68,11 +69,9 @@ fn convert(ty: &Type, value: Value, at: At<'_>) -> Result<Value, QmpError> {
         (Type::Struct(info), Value::Object(members)) => {
             object(info, members, at).map(Value::Object)
         }
-        (Type::Boolean, Value::String(text)) => match text.as_str() {
-            "on" | "yes" | "true" | "y" => Ok(true.into()),
-            "off" | "no" | "false" | "n" => Ok(false.into()),
-            _ => Err(expects("'on' or 'off'")),
-        },
+        (Type::Boolean, Value::String(text)) => {
+            switch(&text).map(Value::from).ok_or_else(|| expects("'on' or 'off'"))
+        }
         (Type::Integer, Value::String(text)) => {
             parse_size(&text).map(Value::from).ok_or_else(|| expects("integer"))
         }

@@ -58,7 +58,7 @@ fn escape(rest: &[u8]) -> Result<(char, usize), String> {
     Ok((c, 2))
 }
 
-/// `\uXXXX`, or two of them that form a surrogate pair.
+/// `\u` with four hexadecimal digits, or two of them that form a surrogate pair.
 fn unicode(rest: &[u8]) -> Result<(char, usize), String> {
     const ONE: usize = 6;
     let first = hex4(rest);
@@ -75,7 +75,7 @@ fn unicode(rest: &[u8]) -> Result<(char, usize), String> {
     })
 }
 
-/// The number in a `\uXXXX` at the head of `rest`.
+/// The number after a `\u` at the head of `rest`.
 fn hex4(rest: &[u8]) -> Option<u32> {
     let digits = rest.strip_prefix(b"\\u")?.get(..4)?;
     digits.iter().try_fold(0, |code, &digit| Some(code << 4 | char::from(digit).to_digit(16)?))

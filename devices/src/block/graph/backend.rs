@@ -129,16 +129,11 @@ impl Backend {
     /// Moves to another node, or makes all queues anew where it is the same. Within a drained
     /// section.
     pub(super) fn set_root(&self, root: Option<Arc<Node>>) {
-        let watchers = {
-            let mut state = self.state();
-            state.root = root;
-            std::mem::take(&mut state.watchers)
-        };
+        // The old one may go with its images: not under the lock.
+        let _before = std::mem::replace(&mut self.state().root, root);
         // Release pairs with the Acquire in `generation`.
         self.generation.fetch_add(1, Ordering::Release);
-        for waker in watchers {
-            waker.wake();
-        }
+        self.wake_queues();
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -151,14 +146,10 @@ impl Backend {
     }
 
     pub(super) fn set_throttle(&self, group: Option<Arc<ThrottleGroup>>) {
-        let watchers = {
-            let mut state = self.state();
-            state.throttle = group;
-            std::mem::take(&mut state.watchers)
-        };
+        self.state().throttle = group;
         // Release pairs with the Acquire in `throttle_version`.
         self.throttle_version.fetch_add(1, Ordering::Release);
-        watchers.into_iter().for_each(Waker::wake);
+        self.wake_queues();
     }
 
     pub(super) fn throttle_version(&self) -> u64 {

@@ -2,13 +2,14 @@
 
 use super::BlockGraph;
 use super::errors::{ErrorPolicy, OnError};
-use super::options::{DriverOptions, Options, parse_size, switch};
+use super::options::{DriverOptions, Options};
 use super::throttle::Limits;
 use crate::block::Cache;
 use crate::error::CommandError;
+use crate::keyval::size;
 use crate::objects::LIMITS;
 use crate::qdev::keyval;
-use crate::text::is_identifier;
+use crate::text::{is_identifier, switch};
 use serde_json::{Map, Value};
 
 /// What a drive is made for, by QEMU's numbers.
@@ -177,7 +178,7 @@ fn throttling(flat: &mut Flat) -> Result<Option<Limits>, CommandError> {
     for name in LIMITS {
         let key = format!("throttling.{name}");
         if let Some(text) = flat.text(&key) {
-            let number = parse_size(&text).and_then(|number| i64::try_from(number).ok());
+            let number = size(&text, 1).and_then(|number| i64::try_from(number).ok());
             let number =
                 number.ok_or_else(|| generic(format!("Parameter '{key}' expects a number")))?;
             members.insert(name.to_owned(), number.into());

@@ -5,7 +5,7 @@
 
 use super::BlockGraph;
 use super::backend::Backend;
-use super::drivers::file::strerror;
+use crate::text::system_error;
 use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -104,7 +104,7 @@ pub struct IoError {
 impl IoError {
     /// The errno in words, as strerror(3) has it.
     pub fn reason(&self) -> String {
-        strerror(&io::Error::from_raw_os_error(self.errno))
+        system_error(&io::Error::from_raw_os_error(self.errno))
     }
 }
 

@@ -4,6 +4,8 @@
 use super::drivers::blkdebug::InjectError;
 use crate::block::Discard;
 use crate::error::CommandError;
+use crate::keyval;
+use crate::text::switch;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
@@ -77,7 +79,7 @@ impl Members {
             None => Ok(None),
             Some(Value::String(text)) if self.syntax != Syntax::Json => {
                 let value = match self.syntax {
-                    Syntax::Drive => parse_size(&text),
+                    Syntax::Drive => keyval::size(&text, 1),
                     _ => text.parse().ok(),
                 };
                 value.map(Some).ok_or_else(|| self.expects(name, "integer"))
@@ -172,30 +174,6 @@ impl Members {
             }
         }
     }
-}
-
-/// The value of a switch, as QEMU takes it.
-pub(super) fn switch(text: &str) -> Option<bool> {
-    match text {
-        "on" | "yes" | "true" | "y" => Some(true),
-        "off" | "no" | "false" | "n" => Some(false),
-        _ => None,
-    }
-}
-
-/// A number, or a size with a suffix.
-pub(super) fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        "p" => 50,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 /// Makes objects of dotted names: `file.driver=x` is `x` in `file`.

@@ -140,6 +140,16 @@ struct State {
 }
 
 impl State {
+    fn new(limits: Limits, now_ns: u64) -> Self {
+        Self {
+            limits,
+            levels: [Level::default(); 6],
+            leaked_at_ns: now_ns,
+            next_ticket: 0,
+            lines: Default::default(),
+        }
+    }
+
     /// The counts that a direction goes by: totals, and its own.
     fn counts(direction: Direction) -> [usize; 4] {
         let own = 1 + direction as usize;
@@ -185,13 +195,7 @@ pub struct ThrottleGroup {
 
 impl ThrottleGroup {
     pub(super) fn new(name: &str, clock: &Arc<dyn Clock>, limits: Limits) -> Arc<Self> {
-        let state = State {
-            limits,
-            levels: [Level::default(); 6],
-            leaked_at_ns: clock.monotonic_ns(),
-            next_ticket: 0,
-            lines: Default::default(),
-        };
+        let state = State::new(limits, clock.monotonic_ns());
         let (name, clock) = (name.to_owned(), Arc::clone(clock));
         Arc::new(Self { name, clock, state: Mutex::new(state) })
     }
@@ -343,13 +347,7 @@ mod tests {
     }
 
     fn state(value: Value) -> State {
-        State {
-            limits: Limits::parse(limits(value)).unwrap(),
-            levels: [Level::default(); 6],
-            leaked_at_ns: 0,
-            next_ticket: 0,
-            lines: Default::default(),
-        }
+        State::new(Limits::parse(limits(value)).unwrap(), 0)
     }
 
     /// The figures of QEMU's own unit test of its buckets.

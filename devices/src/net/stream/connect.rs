@@ -3,8 +3,8 @@
 use super::super::options::{InetAddress, SocketAddress, StreamOptions};
 use super::super::table::{NetEvent, NetEventSink, NetReactors};
 use super::Shared;
-use crate::chardev::error_text;
 use crate::net::NetError;
+use crate::text::system_error;
 use nix::sys::socket::{MsgFlags, recv};
 use reactor::net::{Listener, Stream};
 use reactor::{Fd, JoinHandle};
@@ -208,7 +208,7 @@ async fn connect(link: Link, address: SocketAddress, reconnect: Option<Duration>
         match connect_once(&address).await {
             Ok(stream) => link.serve(stream, address.clone(), "disconnected").await,
             Err(error) => {
-                let error = format!("{}: {}", cannot_connect(&address), error_text(&error));
+                let error = format!("{}: {}", cannot_connect(&address), system_error(&error));
                 tracing::debug!(netdev = link.id, "{error}");
                 link.is_idle(&format!("error: {error}"));
             }

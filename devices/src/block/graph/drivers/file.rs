@@ -12,6 +12,7 @@ use crate::block::{
 };
 use crate::error::CommandError;
 use crate::fdset::FdSets;
+use crate::text::system_error;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,14 +74,14 @@ pub(super) async fn scratch(size: u64) -> Result<Arc<dyn Driver>, CommandError> 
 
 /// QEMU's text for an image that cannot be opened.
 fn explain(path: &Path, error: &OpenError) -> CommandError {
-    let reason = |errno| strerror(&io::Error::from_raw_os_error(errno));
+    let reason = |errno| system_error(&io::Error::from_raw_os_error(errno));
     let reason = match error {
         OpenError::Missing(_) => reason(libc::ENOENT),
         OpenError::Directory(_) => reason(libc::EISDIR),
         OpenError::NotReadable(_) | OpenError::NotWritable(_) => reason(libc::EACCES),
         OpenError::ReadOnlyStorage(_) => reason(libc::EROFS),
         OpenError::NoDirectIo(_) => reason(libc::EINVAL),
-        OpenError::Io { source, .. } => strerror(source),
+        OpenError::Io { source, .. } => system_error(source),
         OpenError::Kind { .. } => {
             let path = path.display();
             return CommandError::generic(format!(
@@ -90,14 +91,6 @@ fn explain(path: &Path, error: &OpenError) -> CommandError {
         _ => return CommandError::generic(error.to_string()),
     };
     CommandError::generic(format!("Could not open '{}': {reason}", path.display()))
-}
-
-/// The C library's text of an error, without Rust's number.
-pub(in crate::block::graph) fn strerror(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(errno) => nix::Error::from_raw(errno).desc().to_owned(),
-        None => error.to_string(),
-    }
 }
 
 impl Disk for File {
@@ -149,7 +142,7 @@ impl Driver for File {
             CommandError::generic(match error {
                 LockError::Conflict(permission) => format!("Failed to get \"{permission}\" lock"),
                 LockError::Unsupported(error) => {
-                    format!("Failed to lock '{}': {}", self.path.display(), strerror(&error))
+                    format!("Failed to lock '{}': {}", self.path.display(), system_error(&error))
                 }
             })
         })
@@ -158,7 +151,10 @@ impl Driver for File {
     fn resize(&self, size: u64) -> BoxFuture<'_, Result<(), CommandError>> {
         Box::pin(async move {
             self.disk.resize(size).await.map_err(|error| {
-                CommandError::generic(format!("Failed to resize the file: {}", strerror(&error)))
+                CommandError::generic(format!(
+                    "Failed to resize the file: {}",
+                    system_error(&error)
+                ))
             })
         })
     }
