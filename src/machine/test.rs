@@ -87,7 +87,9 @@ impl Test {
         let frontend = frontend.map_err(|error| format!("{}: {error}", config.option))?;
         let clock = self.alone.map(|alone| alone.clock);
         let outbox = Arc::clone(&self.outbox);
-        let target = Target::new(self.pio, self.memory, self.platform, clock, self.outbox);
+        let contexts = reactors.all().to_vec();
+        let target =
+            Target::new(self.pio, self.memory, self.platform, clock, contexts, self.outbox);
         let machine = Arc::clone(machine);
         let settled = async move || machine.board.pci.settled().await;
         Arc::new(target).serve(reactors.iohandler(), frontend, log, settled);

@@ -5,6 +5,7 @@ use super::outbox::Outbox;
 use devices::VirtualClock;
 use devices::base64;
 use devices::clock::Clock;
+use reactor::Context;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +25,8 @@ pub(crate) struct Target {
     pub(crate) platform: Arc<dyn Platform>,
     /// `None` where time goes by itself.
     pub(crate) clock: Option<Arc<VirtualClock>>,
+    /// Where devices work.
+    pub(crate) contexts: Vec<Context>,
     pub(crate) outbox: Arc<Outbox>,
     lines: Mutex<BTreeMap<u32, Arc<dyn IrqLine>>>,
 }
@@ -34,9 +37,10 @@ impl Target {
         memory: PhysicalMemory,
         platform: Arc<dyn Platform>,
         clock: Option<Arc<VirtualClock>>,
+        contexts: Vec<Context>,
         outbox: Arc<Outbox>,
     ) -> Self {
-        Self { pio, memory, platform, clock, outbox, lines: Mutex::default() }
+        Self { pio, memory, platform, clock, contexts, outbox, lines: Mutex::default() }
     }
 
     /// Does what `line` asks for; returns the reply without its end of line.
@@ -110,6 +114,7 @@ impl Target {
 
     async fn clock_step(&self, line: &str, ns: Option<i64>) -> String {
         let Some(clock) = &self.clock else { return no_clock(line) };
+        self.doorbells_heard().await;
         let now = clock.monotonic_ns();
         let to = match ns {
             Some(ns) => now.saturating_add_signed(ns),
@@ -132,9 +137,30 @@ impl Target {
 
     async fn clock_set(&self, line: &str, ns: i64) -> String {
         let Some(clock) = &self.clock else { return no_clock(line) };
+        self.doorbells_heard().await;
         let reached = clock.advance_to(u64::try_from(ns).unwrap_or(0)).await;
         let result = if i64::try_from(reached) == Ok(ns) { "OK" } else { "FAIL" };
         format!("{result} {reached}")
+    }
+
+    /// Waits until the devices have seen every doorbell so far: what was asked for before the clock
+    /// moves was asked for at that time.
+    async fn doorbells_heard(&self) {
+        for context in &self.contexts {
+            // Each round reaps the completions there are, and lets the tasks that these wake have
+            // their turn. Completions may come behind that of the first no-op.
+            let rounds = context.spawn("qtest rounds", async {
+                for _ in 0..2 {
+                    if let Err(error) = reactor::io::nop().await {
+                        tracing::debug!(%error, "a no-op");
+                    }
+                    reactor::yield_now().await;
+                }
+            });
+            if let Err(error) = rounds.await {
+                tracing::debug!(%error, "a context has ended");
+            }
+        }
     }
 
     fn intercept(&self, path: &str, out: bool) -> &'static str {
