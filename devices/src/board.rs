@@ -134,7 +134,12 @@ impl Board {
     /// Returns the address of the RSDP. Called before the guest starts and again at each reset,
     /// since the guest may have overwritten them.
     pub fn install_acpi(&self, ram: &Ram, apic_ids: &[u32]) -> Result<u64, AcpiError> {
-        acpi::install(ram, &AcpiConfig { apic_ids: apic_ids.to_vec(), pci64: self.pci64.clone() })
+        let config = AcpiConfig {
+            apic_ids: apic_ids.to_vec(),
+            pci64: self.pci64.clone(),
+            native_hotplug: self.pci.has_bridges(),
+        };
+        acpi::install(ram, &config)
     }
 
     /// Everything to power-on state, in tree order: the PCI functions, then the fixed devices. Runs

@@ -36,8 +36,8 @@ pub use commands::command_line::{
     CommandLineOptionInfo, CommandLineParameterInfo, CommandLineParameterType,
 };
 pub use commands::guest::{
-    MachineInfo, MemorySizeInfo, PciDeviceClass, PciDeviceId, PciDeviceInfo, PciInfo,
-    PciMemoryRegion,
+    MachineInfo, MemorySizeInfo, PciBridgeInfo, PciBusInfo, PciDeviceClass, PciDeviceId,
+    PciDeviceInfo, PciDevices, PciInfo, PciMemoryRange, PciMemoryRegion,
 };
 pub use error::{ErrorClass, QmpError};
 pub use hmp::{Echo, HmpSession};

@@ -29,7 +29,7 @@ pub(super) struct Parts<'a> {
 pub(super) fn tree(parts: Parts<'_>) -> DeviceTree {
     let Parts { reactors, board, platform, ram, cpus, drives, objects, events } = parts;
     let main = reactors.main().clone();
-    let root = PciBus::root(Arc::clone(&board.pci), board.hotplug.clone(), ROOT_BUS);
+    let root = PciBus::root(&board.pci, board.hotplug.clone(), ROOT_BUS);
     let cores = reactors.cores().to_vec();
     let tree = DeviceTree::new(TreeConfig {
         main: main.clone(),

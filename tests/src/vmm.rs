@@ -69,6 +69,7 @@ pub struct Vmm {
     console: Arc<Transcript>,
     errors: Arc<Transcript>,
     dir: TempDir,
+    log: Option<PathBuf>,
 }
 
 /// How a process has ended.
@@ -119,12 +120,17 @@ impl Vmm {
         let console = Transcript::collect(child.stdout.take().expect("piped"));
         let errors = Transcript::collect(child.stderr.take().expect("piped"));
         let stdin = child.stdin.take();
-        Self { child, stdin, console, errors, dir }
+        Self { child, stdin, console, errors, dir, log: None }
     }
 
     /// The process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Writes all that the console has shown to `log` when this ends.
+    pub fn keep_console(&mut self, log: PathBuf) {
+        self.log = Some(log);
     }
 
     /// A directory that lives as long as this.
@@ -244,6 +250,9 @@ impl Vmm {
         for line in &lines[lines.len().saturating_sub(50)..] {
             let _infallible = writeln!(report, "{line}");
         }
+        if let Some(log) = &self.log {
+            let _infallible = writeln!(report, "--- all of it: {}", log.display());
+        }
         panic!("{report}--- stderr\n{}", self.errors.text());
     }
 }
@@ -253,5 +262,11 @@ impl Drop for Vmm {
         // Gone already, most of the time.
         let _ended = self.child.kill();
         let _reaped = self.child.wait();
+        if let Some(log) = &self.log
+            && let Err(error) = std::fs::write(log, self.console.text())
+        {
+            // The test has nobody else to tell.
+            eprintln!("no log {}: {error}", log.display());
+        }
     }
 }

@@ -16,6 +16,9 @@ pub enum Unplug {
     Now,
 }
 
+/// Takes slots that the guest lets go of, a bit each. Any thread; does not wait.
+pub type SlotEject = Box<dyn Fn(u32) + Send + Sync>;
+
 /// What distinguishes one kind of bus from another. All calls come from `main`.
 pub trait BusKind: Send + Sync {
     /// Whether devices may come and go while the machine runs.
@@ -36,6 +39,10 @@ pub trait BusKind: Send + Sync {
 
     /// Asks the guest to let go of `device`, where it has a say.
     fn request_unplug(&self, device: &Device) -> Result<Unplug, CommandError>;
+
+    /// Hands over what takes slots that the guest lets go of, where the bus's own hardware hears of it. Once,
+    /// when the device that makes the bus is there.
+    fn connect(&self, _eject: SlotEject) {}
 
     /// Disconnects a plugged device: the guest cannot reach it when this returns.
     fn unplug(&self, device: &Device);

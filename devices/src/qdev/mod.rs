@@ -29,7 +29,7 @@ mod tree;
 mod types;
 pub mod value;
 
-pub use bus::{Bus, BusKind, Unplug, Visit};
+pub use bus::{Bus, BusKind, SlotEject, Unplug, Visit};
 pub use device::{Device, DeviceState, Realized};
 pub use drives::{ClaimError, DriveTable, Drives};
 pub use pci_bus::{PciBus, SlotEvents};

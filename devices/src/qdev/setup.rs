@@ -66,6 +66,8 @@ pub struct Setup<'a> {
     pub name: &'a str,
     /// Its place in the object tree.
     pub path: &'a str,
+    /// Whether the machine has been made already.
+    pub hotplugged: bool,
     pub(super) steps: &'a Steps,
 }
 

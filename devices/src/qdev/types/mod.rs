@@ -1,5 +1,6 @@
 //! Types of devices by name.
 
+pub(super) mod root_port;
 pub(super) mod scsi_disk;
 pub(super) mod virtio_blk;
 pub(super) mod virtio_pci;
@@ -100,6 +101,7 @@ pub(crate) const TREE: &[TypeInfo] = &[
     TypeInfo { name: "object", parent: None, is_abstract: true },
     base("bus", "object"),
     part("PCI", "bus"),
+    part("PCIE", "PCI"),
     part("SCSI", "bus"),
     part("container", "object"),
     base("event-loop-base", "object"),
@@ -111,6 +113,10 @@ pub(crate) const TREE: &[TypeInfo] = &[
     part("pc-machine", "machine"),
     base("device", "object"),
     base("pci-device", "device"),
+    base("base-pci-bridge", "pci-device"),
+    base("pcie-port", "base-pci-bridge"),
+    base("pcie-slot", "pcie-port"),
+    base("pcie-root-port-base", "pcie-slot"),
     base("virtio-pci", "pci-device"),
     base("virtio-blk-pci-base", "virtio-pci"),
     base("virtio-rng-pci-base", "virtio-pci"),
@@ -143,6 +149,7 @@ fn is_help(text: &str) -> bool {
 }
 
 const DEVICES: &[&DeviceType] = &[
+    &root_port::PCIE_ROOT_PORT,
     &virtio_blk::VIRTIO_BLK_PCI,
     &virtio_rng::VIRTIO_RNG_PCI,
     &virtio_scsi::VIRTIO_SCSI_PCI,
