@@ -1,7 +1,8 @@
 //! What a machine is made of, checked and free of option syntax.
 
-use devices::block::FileOptions;
+use devices::block::graph::{self, DriveOptions};
 use devices::chardev::Backend;
+use devices::net::NetdevOptions;
 use devices::qdev::DeviceRequest;
 use devices::qdev::value::Syntax;
 use monitor::wire::Style;
@@ -24,7 +25,11 @@ pub(crate) struct Config {
     pub(crate) kernel: Option<PathBuf>,
     pub(crate) initrd: Option<PathBuf>,
     pub(crate) append: String,
+    /// Block nodes, made before the drives.
+    pub(crate) nodes: Vec<NodeConfig>,
     pub(crate) drives: Vec<DriveConfig>,
+    /// Made before the devices, in this order.
+    pub(crate) netdevs: Vec<NetdevConfig>,
     /// Made before the devices.
     pub(crate) objects: Vec<ObjectConfig>,
     /// In the order of their making.
@@ -59,18 +64,29 @@ pub(crate) enum Accel {
 /// Where the qtest protocol is spoken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct QtestConfig {
-    pub(crate) address: crate::qtest::Address,
-    /// Listen instead of connecting.
-    pub(crate) server: bool,
+    /// What the user wrote, for messages.
+    pub(crate) option: String,
+    /// The id of its character device.
+    pub(crate) chardev: String,
     /// `-qtest-log`.
     pub(crate) log: Option<String>,
 }
 
-/// A disk that devices find by its id.
+/// A block node to make.
+#[derive(Debug)]
+pub(crate) struct NodeConfig {
+    /// What asked for it, for messages.
+    pub(crate) option: String,
+    pub(crate) options: graph::Options,
+}
+
+/// A drive that devices find by its id.
 #[derive(Debug)]
 pub(crate) struct DriveConfig {
+    /// What asked for it, for messages.
+    pub(crate) option: String,
     pub(crate) id: String,
-    pub(crate) image: Image,
+    pub(crate) drive: DriveOptions,
 }
 
 /// An object to make.
@@ -82,20 +98,23 @@ pub(crate) struct ObjectConfig {
     pub(crate) syntax: Syntax,
 }
 
+/// A network back end.
+#[derive(Debug)]
+pub(crate) struct NetdevConfig {
+    /// What asked for it, for messages.
+    pub(crate) option: String,
+    pub(crate) id: String,
+    pub(crate) options: NetdevOptions,
+    /// The inherited descriptors that it needs, by their numbers.
+    pub(crate) descriptors: Vec<(String, Fd)>,
+}
+
 /// A device to plug in.
 #[derive(Debug)]
 pub(crate) struct DeviceConfig {
     /// What asked for it, for messages.
     pub(crate) option: String,
     pub(crate) request: DeviceRequest,
-}
-
-/// Where a disk's bytes are.
-#[derive(Debug)]
-pub(crate) enum Image {
-    File(FileOptions),
-    /// Anonymous, of so many bytes, gone with the process.
-    Scratch(u64),
 }
 
 /// A character device.

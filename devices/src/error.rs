@@ -15,6 +15,19 @@ pub enum ErrorClass {
     KvmMissingCap,
 }
 
+impl ErrorClass {
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::GenericError => "GenericError",
+            Self::CommandNotFound => "CommandNotFound",
+            Self::DeviceNotActive => "DeviceNotActive",
+            Self::DeviceNotFound => "DeviceNotFound",
+            Self::KvmMissingCap => "KVMMissingCap",
+        }
+    }
+}
+
 /// Why a management command failed: what its client is told.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]

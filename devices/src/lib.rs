@@ -16,11 +16,13 @@
 //! | [`legacy`] | serial port, clock, keyboard controller, debug ports, fw_cfg | vCPU threads |
 //! | [`clock`], [`request`] | the time devices see, what guests ask of the machine | any |
 //! | [`error`] | why a command that acts on devices failed | any |
+//! | [`text`], [`base64`] | what users write | any |
 //!
 //! Devices know `vcpu`'s address spaces and its [`Platform`](vcpu::irq::Platform), never KVM, and
 //! never the monitor: what they have to say goes through callbacks that the program hands in.
 
 pub mod acpi;
+pub mod base64;
 pub mod block;
 pub mod board;
 pub mod chardev;
@@ -37,6 +39,7 @@ pub mod scsi;
 mod signal;
 #[cfg(test)]
 mod test_platform;
+pub mod text;
 pub mod virtio;
 
 pub use clock::{Clock, HostClock, VirtualClock};

@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use vcpu::bus::Space;
 use vcpu::irq::{IrqError, IrqLine, MsiMessage, MsiVector, Platform};
 
 /// One input of the interrupt controllers: every level it was driven to.
@@ -126,27 +125,6 @@ impl Platform for TestPlatform {
 
     fn irq_line(&self, gsi: u32) -> Arc<dyn IrqLine> {
         self.lines[gsi as usize].clone()
-    }
-
-    fn add_doorbell(
-        &self,
-        _space: Space,
-        _address: u64,
-        _len: u32,
-        _datamatch: Option<u64>,
-        _fd: &Fd,
-    ) -> Result<(), IrqError> {
-        Ok(())
-    }
-
-    fn remove_doorbell(
-        &self,
-        _space: Space,
-        _address: u64,
-        _len: u32,
-        _datamatch: Option<u64>,
-        _fd: &Fd,
-    ) {
     }
 }
 

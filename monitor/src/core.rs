@@ -11,7 +11,7 @@ use crate::session::dispatcher::Dispatcher;
 use crate::session::hub::Hub;
 use devices::qdev::DeviceTree;
 use reactor::Reactors;
-use reactor::sync::{Mutex, Notify};
+use reactor::sync::{Mutex, Notify, oneshot};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 
@@ -27,6 +27,8 @@ pub(crate) struct Core {
     /// The machine waits for `x-exit-preconfig`.
     pub(crate) preconfig: AtomicBool,
     pub(crate) preconfig_ended: Notify,
+    /// Answers `x-exit-preconfig` when it is dropped.
+    pub(crate) leaving_preconfig: std::sync::Mutex<Option<oneshot::Sender<()>>>,
     /// Held for moments only.
     pub(crate) fdsets: std::sync::Mutex<FdSets>,
     /// Made when first asked for.

@@ -2,33 +2,7 @@
 
 use crate::wire::Writer;
 
-/// QMP's error classes. Clients may rely on the class, never on the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorClass {
-    /// Everything a client need not tell apart.
-    GenericError,
-    /// The command does not exist, or not in this mode.
-    CommandNotFound,
-    /// The device has no medium or backend.
-    DeviceNotActive,
-    /// No device of this name.
-    DeviceNotFound,
-    /// The kernel's KVM lacks a capability.
-    KvmMissingCap,
-}
-
-impl ErrorClass {
-    /// The name on the wire.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::GenericError => "GenericError",
-            Self::CommandNotFound => "CommandNotFound",
-            Self::DeviceNotActive => "DeviceNotActive",
-            Self::DeviceNotFound => "DeviceNotFound",
-            Self::KvmMissingCap => "KVMMissingCap",
-        }
-    }
-}
+pub use devices::ErrorClass;
 
 /// Why a command failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,13 +46,6 @@ impl QmpError {
 
 impl From<devices::CommandError> for QmpError {
     fn from(error: devices::CommandError) -> Self {
-        let class = match error.class {
-            devices::ErrorClass::GenericError => ErrorClass::GenericError,
-            devices::ErrorClass::CommandNotFound => ErrorClass::CommandNotFound,
-            devices::ErrorClass::DeviceNotActive => ErrorClass::DeviceNotActive,
-            devices::ErrorClass::DeviceNotFound => ErrorClass::DeviceNotFound,
-            devices::ErrorClass::KvmMissingCap => ErrorClass::KvmMissingCap,
-        };
-        Self::new(class, error.text)
+        Self::new(error.class, error.text)
     }
 }

@@ -1,5 +1,6 @@
 //! Events: their declarations and their serialisation.
 
+use crate::commands::net_backend::SocketAddress;
 use crate::registry::{EventInfo, QapiStruct};
 use crate::wire::{Style, Writer};
 use crate::{qapi_enum, qapi_struct};
@@ -113,6 +114,42 @@ qapi_events! {
         pub device: Option<String> = "device",
         /// Its path in the object tree.
         pub path: String = "path",
+    }
+
+    /// A stream back end has a connection.
+    NetdevStreamConnected = "NETDEV_STREAM_CONNECTED" {
+        /// The back end.
+        pub netdev_id: String = "netdev-id",
+        /// The other end.
+        pub addr: SocketAddress = "addr",
+    }
+
+    /// A stream back end has lost its connection.
+    NetdevStreamDisconnected = "NETDEV_STREAM_DISCONNECTED" {
+        /// The back end.
+        pub netdev_id: String = "netdev-id",
+    }
+
+    /// A driver wants other frames. Told once until query-rx-filter asks.
+    NicRxFilterChanged = "NIC_RX_FILTER_CHANGED" {
+        /// The device.
+        pub name: Option<String> = "name",
+        /// Its path in the object tree.
+        pub path: String = "path",
+    }
+
+    /// The guest has more or less memory than before. At most once a second.
+    BalloonChange = "BALLOON_CHANGE" {
+        /// Bytes that it has.
+        pub actual: i64 = "actual",
+    }
+
+    /// A program of the guest has opened or closed a port. At most once a second for each.
+    VserportChange = "VSERPORT_CHANGE" {
+        /// The id of the port.
+        pub id: String = "id",
+        /// It is open.
+        pub open: bool = "open",
     }
 
     /// The guest cannot go on.

@@ -14,7 +14,6 @@
 //!
 //! Which context runs what is the point of this crate; the table is in `session/dispatcher`.
 
-mod base64;
 mod commands;
 mod core;
 pub mod dispatch;
@@ -39,10 +38,11 @@ pub use commands::guest::{
     MachineInfo, MemorySizeInfo, PciBridgeInfo, PciBusInfo, PciDeviceClass, PciDeviceId,
     PciDeviceInfo, PciDevices, PciInfo, PciMemoryRange, PciMemoryRegion,
 };
+pub use commands::net_backend::{Netdev, NetdevBackend};
 pub use error::{ErrorClass, QmpError};
 pub use hmp::{Echo, HmpSession};
 pub use machine::{Cpu, KvmInfo, Machine, RunState, Uuid, UuidError, reset_required};
-pub use monitor::Monitor;
+pub use monitor::{LeavingPreconfig, Monitor};
 pub use session::endpoint::Endpoint;
 pub use session::hub::EventSink;
 

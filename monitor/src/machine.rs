@@ -7,7 +7,9 @@ use crate::error::QmpError;
 use crate::{BoxFuture, qapi_enum, qapi_struct};
 use devices::block::graph::BlockGraph;
 use devices::chardev::Chardevs;
+use devices::net::Network;
 use devices::qdev::DeviceTree;
+use devices::virtio::balloon::BalloonSlot;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -146,6 +148,16 @@ pub trait Machine: Send + Sync + 'static {
 
     /// The character devices.
     fn chardevs(&self) -> &Chardevs;
+
+    /// The network back ends; `None` where there can be none.
+    fn network(&self) -> Option<&Arc<Network>> {
+        None
+    }
+
+    /// The place of the balloon; `None` where there can be none.
+    fn balloon(&self) -> Option<&BalloonSlot> {
+        None
+    }
 
     /// The run state at this moment.
     fn run_state(&self) -> RunState;

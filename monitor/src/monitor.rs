@@ -13,7 +13,7 @@ use crate::session::serve::serve;
 use crate::wire::Style;
 use devices::chardev::listener::{self, ListenError, Listening};
 use devices::chardev::{Address, AllowList, FrontEnd, Peer, admits};
-use reactor::sync::Notify;
+use reactor::sync::{Notify, oneshot};
 use reactor::{CancelOnDrop, Fd, Reactors, io, sleep, timeout};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,6 +57,12 @@ struct FirstClient {
     notify: Notify,
 }
 
+/// An `x-exit-preconfig` that has not been answered yet.
+#[must_use = "dropping it answers the command"]
+pub struct LeavingPreconfig {
+    _answer: Option<oneshot::Sender<()>>,
+}
+
 impl Monitor {
     /// A monitor on the given contexts. Nothing runs yet; events may already be emitted.
     pub fn new(reactors: &Reactors) -> Self {
@@ -72,6 +78,7 @@ impl Monitor {
             machine: OnceLock::new(),
             preconfig: AtomicBool::new(false),
             preconfig_ended: Notify::new(),
+            leaving_preconfig: Mutex::default(),
             fdsets: Mutex::default(),
             schema: OnceLock::new(),
             reactors: reactors.clone(),
@@ -198,12 +205,15 @@ impl Monitor {
     }
 
     /// Waits until the machine may run: after [`start_preconfig`](Self::start_preconfig) for
-    /// `x-exit-preconfig`, else not at all.
-    pub async fn preconfig_ended(&self) {
+    /// `x-exit-preconfig`, else not at all. The command is answered when what is returned is
+    /// dropped: its client finds the machine as it shall be.
+    pub async fn preconfig_ended(&self) -> LeavingPreconfig {
         loop {
             let ended = self.core.preconfig_ended.notified();
             if !self.core.preconfig.load(Ordering::Acquire) {
-                return;
+                let leaving = &self.core.leaving_preconfig;
+                let mut leaving = leaving.lock().unwrap_or_else(PoisonError::into_inner);
+                return LeavingPreconfig { _answer: leaving.take() };
             }
             ended.await;
         }

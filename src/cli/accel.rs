@@ -1,10 +1,7 @@
-//! `-accel`, `-machine accel=`, `-qtest` and `-qtest-log`.
+//! `-accel` and `-machine accel=`.
 
 use super::keyval::KeyVal;
-use crate::config::{Accel, QtestConfig};
-use crate::qtest::Address;
-use std::net::ToSocketAddrs;
-use std::path::PathBuf;
+use crate::config::Accel;
 
 /// Accelerators in the order in which they were named. Unknown ones are never usable, so they are passed
 /// over as long as another follows.
@@ -44,35 +41,6 @@ impl Accels {
     }
 }
 
-/// `unix:PATH` or `tcp:HOST:PORT`, connected to, or listened on with `server=on`.
-pub(super) fn qtest(value: &str) -> Result<QtestConfig, String> {
-    let mut parts = value.split(',');
-    let head = parts.next().unwrap_or_default();
-    let address = match head.split_once(':') {
-        Some(("unix", path)) if !path.is_empty() => Address::Unix(PathBuf::from(path)),
-        Some(("tcp", rest)) => {
-            let wrong = || format!("-qtest: '{rest}' is no HOST:PORT");
-            let rest = if rest.starts_with(':') { format!("localhost{rest}") } else { rest.into() };
-            Address::Tcp(
-                rest.to_socket_addrs().ok().and_then(|mut all| all.next()).ok_or_else(wrong)?,
-            )
-        }
-        _ => {
-            return Err(format!("-qtest: '{head}' is no socket; write unix:PATH or tcp:HOST:PORT"));
-        }
-    };
-    let mut server = false;
-    for part in parts {
-        match part {
-            "server" | "server=on" => server = true,
-            // The machine never waits for a client here.
-            "server=off" | "wait=off" | "nowait" => {}
-            _ => return Err(format!("-qtest: there is no option '{part}' (server=on, wait=off)")),
-        }
-    }
-    Ok(QtestConfig { address, server, log: None })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,22 +57,5 @@ mod tests {
         assert_eq!(accels(&[]), Ok(vec![Accel::Kvm]));
         assert_eq!(accels(&["tcg", "kvm:qtest"]), Ok(vec![Accel::Kvm, Accel::Qtest]));
         assert!(accels(&["tcg"]).unwrap_err().contains("'tcg'"));
-    }
-
-    #[test]
-    fn sockets_are_connected_to_unless_told_otherwise() {
-        let unix = qtest("unix:/tmp/q").unwrap();
-        assert_eq!((unix.address, unix.server), (Address::Unix("/tmp/q".into()), false));
-        let tcp = qtest("tcp:127.0.0.1:4444,server=on,wait=off").unwrap();
-        let address = "127.0.0.1:4444".parse().unwrap();
-        assert_eq!((tcp.address, tcp.server), (Address::Tcp(address), true));
-        for (text, part) in [
-            ("", "write unix:PATH"),
-            ("unix:", "write unix:PATH"),
-            ("tcp:4444", "is no HOST:PORT"),
-            ("unix:x,speed=9", "no option 'speed=9'"),
-        ] {
-            assert!(qtest(text).unwrap_err().contains(part), "{text}");
-        }
     }
 }

@@ -4,6 +4,7 @@ use super::keyval::{self, KeyVal};
 use devices::chardev::{
     Address, AllowList, BACKENDS, Backend, RINGBUF_SIZE, SocketFrom, SocketOptions, inherited,
 };
+use devices::text::is_identifier;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -43,12 +44,6 @@ pub(super) fn parse(value: &str) -> Result<(String, Backend, bool), String> {
     let mux = kv.take_bool("mux")?.unwrap_or(false);
     let backend = backend(&name, &mut kv)?;
     Ok((id, backend, mux))
-}
-
-fn is_identifier(id: &str) -> bool {
-    let mut chars = id.chars();
-    chars.next().is_some_and(|first| first.is_ascii_alphabetic())
-        && chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
 }
 
 /// Takes everything out of `kv` that the back end has.

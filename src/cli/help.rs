@@ -26,12 +26,49 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     (
         "",
         "",
-        "  cache=none|writeback|writethrough|directsync|unsafe, discard=ignore|unmap, file.locking=on|off",
+        "  cache=none|writeback|writethrough|directsync|unsafe, discard=ignore|unmap, file.locking=on|off,",
+    ),
+    (
+        "",
+        "",
+        "  detect-zeroes=off|on|unmap, file.OPTION=VALUE for the node below, file=null-co://,",
+    ),
+    (
+        "",
+        "",
+        "  throttling.bps-total=N (-read, -write; iops-; -max, -max-length), throttling.group=NAME",
+    ),
+    (
+        "blockdev",
+        "driver=D,node-name=N[,...]",
+        "a block node, also as JSON: file, host_device, raw, null-co; a device names it with drive=N",
     ),
     (
         "device",
         "TYPE[,PROPERTY=VALUE...]",
         "a device, also as JSON; -device help lists the types, -device TYPE,help its properties",
+    ),
+    (
+        "netdev",
+        "TYPE,id=ID[,...]",
+        "a network back end, also as JSON, for -device virtio-net-pci,netdev=ID (-netdev help):",
+    ),
+    (
+        "",
+        "",
+        "  socket: listen=HOST:PORT | connect=HOST:PORT | fd=N | udp=HOST:PORT,localaddr=HOST:PORT;",
+    ),
+    (
+        "",
+        "",
+        "  stream: addr.type=unix|inet|fd, addr.path|host|port|str, server=on|off, reconnect-ms=N;",
+    ),
+    ("", "", "  dgram: local.type, local.path, remote.type, remote.path, ...;"),
+    ("", "", "  tap: ifname=NAME | fd=N | fds=N:N, queues=N, vnet_hdr=on|off; no script is run"),
+    (
+        "nic",
+        "none|TYPE[,...]",
+        "a network back end and its adapter: the keys of -netdev, and mac=ADDRESS, addr=SLOT",
     ),
     (
         "object",
@@ -80,16 +117,12 @@ const OPTIONS: &[(&str, &str, &str)] = &[
         "accelerator; may be repeated, the first usable one is taken. qtest: no vCPU runs, a",
     ),
     ("", "", "  program outside does the guest's accesses (device tests; needs no KVM)"),
-    (
-        "qtest",
-        "unix:PATH|tcp:HOST:PORT",
-        "connect to this socket and speak the qtest protocol there; server=on: listen",
-    ),
+    ("qtest", "unix:PATH|chardev:ID", "speak the qtest protocol there; server=on: listen"),
     ("qtest-log", "FILE|none", "log of the qtest protocol; default: stderr"),
     ("display", "none", "there is no other display"),
     ("audio", "none", "there is no sound"),
     ("vga", "none", "there is no graphics adapter"),
-    ("net", "none", "there is no network adapter but what -device makes"),
+    ("net", "none", "as -nic none"),
     ("no-user-config", "", "accepted; no configuration file is read"),
     (
         "reactor",

@@ -1,5 +1,6 @@
 //! QEMU's `key=value,key=value` option strings.
 
+use devices::text::split_commas;
 use std::collections::BTreeSet;
 
 /// A parsed option string; keys are taken out one by one, and what is left over is an error.
@@ -15,7 +16,7 @@ impl KeyVal {
     pub(crate) fn parse(option: &str, text: &str, implied: Option<&str>) -> Result<Self, String> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         let mut seen = BTreeSet::new();
-        for (n, part) in split(text).into_iter().enumerate() {
+        for (n, part) in split_commas(text).into_iter().enumerate() {
             if part.is_empty() {
                 continue;
             }
@@ -89,23 +90,6 @@ impl KeyVal {
             }
         }
     }
-}
-
-/// Splits at single commas; a doubled comma stands for one.
-fn split(text: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        let last = parts.len() - 1;
-        if c != ',' {
-            parts[last].push(c);
-        } else if chars.next_if_eq(&',').is_some() {
-            parts[last].push(',');
-        } else {
-            parts.push(String::new());
-        }
-    }
-    parts
 }
 
 /// A size with QEMU's suffixes (b, k, M, G, T, P); a bare number counts in `unit` bytes.

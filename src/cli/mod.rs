@@ -10,18 +10,20 @@ mod device;
 mod drive;
 mod help;
 mod keyval;
+mod netdev;
 mod object;
 pub(crate) mod options;
 mod streams;
 
 use crate::config::{
-    Accel, Config, DeviceConfig, ObjectConfig, Protocol, QtestConfig, ReactorConfig,
+    Accel, Config, DeviceConfig, NodeConfig, ObjectConfig, Protocol, QtestConfig, ReactorConfig,
 };
 use accel::Accels;
 use drive::Drives;
 use keyval::KeyVal;
 use monitor::wire::Style;
 use monitor::{ActionSet, RebootAction, ShutdownAction, Uuid};
+use netdev::Nets;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use streams::Streams;
@@ -48,6 +50,8 @@ struct Raw {
     initrd: Option<PathBuf>,
     append: Option<String>,
     drives: Drives,
+    nets: Nets,
+    nodes: Vec<NodeConfig>,
     devices: Vec<DeviceConfig>,
     objects: Vec<ObjectConfig>,
     /// What to print instead of running.
@@ -60,7 +64,6 @@ struct Raw {
     actions: ActionSet,
     reactor: ReactorConfig,
     accels: Accels,
-    qtest: Option<QtestConfig>,
     qtest_log: Option<String>,
 }
 
@@ -121,10 +124,18 @@ impl Raw {
             "initrd" => self.initrd = Some(value.into()),
             "append" => self.append = Some(value),
             "drive" => self.drives.drive(&value)?,
+            "blockdev" => self.nodes.push(drive::node(&value)?),
             "device" => match device::parse(&value)? {
                 device::Device::Help(text) => self.help = Some(text),
                 device::Device::Plug(device) => self.devices.push(device),
             },
+            "netdev" => {
+                if let Some(help) = self.nets.netdev(&value)? {
+                    self.help = Some(help);
+                }
+            }
+            "nic" => self.nets.nic(&value)?,
+            "net" => netdev::net(&value)?,
             "object" => self.objects.push(object::parse(&value)?),
             "chardev" => self.streams.chardev(&value)?,
             "mon" => self.streams.mon(&value)?,
@@ -136,10 +147,10 @@ impl Raw {
             "uuid" => {
                 self.uuid = value.parse().map_err(|error| format!("-uuid {value}: {error}"))?;
             }
-            "audio" | "display" | "net" | "vga" => absent::check(option, &value)?,
+            "audio" | "display" | "vga" => absent::check(option, &value)?,
             "machine" | "M" => self.machine(&value)?,
             "accel" => self.accels.option(&value)?,
-            "qtest" => self.qtest = Some(accel::qtest(&value)?),
+            "qtest" => self.streams.qtest(&value)?,
             "qtest-log" => self.qtest_log = Some(value),
             "action" => action::parse(&mut self.actions, &value)?,
             "reactor" => self.reactor = reactor(&value)?,
@@ -173,6 +184,7 @@ impl Raw {
         let (mut drives, of_drives) = self.drives.finish();
         let mut devices = self.devices;
         devices.extend(of_drives);
+        devices.extend(self.nets.devices);
         if embedded && drives.is_empty() && devices.is_empty() && !self.no_defaults {
             let (drive, device) = drive::scratch();
             drives.push(drive);
@@ -183,7 +195,7 @@ impl Raw {
         }
         let console = (!self.no_defaults && !tested) || self.nographic;
         let serial = self.streams.finish(console)?;
-        let Streams { chardevs, monitors, listen, add_fds, .. } = self.streams;
+        let Streams { chardevs, monitors, listen, add_fds, qtest, .. } = self.streams;
         let cpu = self.cpu.as_deref().unwrap_or("host");
         Ok(Config {
             name: self.name,
@@ -194,7 +206,9 @@ impl Raw {
             kernel: self.kernel,
             initrd: self.initrd,
             append: self.append.unwrap_or_default(),
+            nodes: self.nodes,
             drives,
+            netdevs: self.nets.netdevs,
             objects: self.objects,
             devices,
             chardevs,
@@ -207,7 +221,7 @@ impl Raw {
             actions: self.actions,
             reactor: self.reactor,
             accels,
-            qtest: self.qtest.map(|qtest| QtestConfig { log: self.qtest_log, ..qtest }),
+            qtest: qtest.map(|qtest| QtestConfig { log: self.qtest_log, ..qtest }),
         })
     }
 }

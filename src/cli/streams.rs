@@ -2,7 +2,7 @@
 
 use super::chardev::{self, Short};
 use super::keyval::KeyVal;
-use crate::config::{AddFd, ChardevConfig, ListenConfig, MonitorConfig, Protocol};
+use crate::config::{AddFd, ChardevConfig, ListenConfig, MonitorConfig, Protocol, QtestConfig};
 use devices::chardev::{Backend, SocketFrom, inherited};
 use monitor::Endpoint;
 use monitor::wire::Style;
@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 /// The id of the serial port's character device, where it has one of its own; QEMU's name.
 const SERIAL: &str = "serial0";
+/// The id of the character device that `-qtest` makes; QEMU's name.
+const QTEST: &str = "qtest";
 
 /// What the options seen so far ask for.
 #[derive(Default)]
@@ -18,6 +20,7 @@ pub(super) struct Streams {
     pub(super) monitors: Vec<MonitorConfig>,
     pub(super) listen: Vec<ListenConfig>,
     pub(super) add_fds: Vec<AddFd>,
+    pub(super) qtest: Option<QtestConfig>,
     /// `None`: nobody has said anything about it.
     serial: Option<SerialPort>,
     /// Monitors without a character device of a name.
@@ -138,6 +141,24 @@ impl Streams {
             let (chardev, protocol) = (SERIAL.to_owned(), Protocol::Hmp);
             self.monitors.push(MonitorConfig { option, chardev, protocol });
         }
+        Ok(())
+    }
+
+    /// The last one counts.
+    pub(super) fn qtest(&mut self, value: &str) -> Result<(), String> {
+        let option = format!("-qtest {value}");
+        if self.qtest.take().is_some_and(|before| before.chardev == QTEST) {
+            self.chardevs.retain(|chardev| chardev.id != QTEST);
+        }
+        let chardev = match chardev::short("qtest", value)? {
+            Short::None => return Ok(()),
+            Short::Id(id) => id,
+            Short::New { backend, mux } => {
+                self.add(option.clone(), QTEST, backend, mux)?;
+                QTEST.to_owned()
+            }
+        };
+        self.qtest = Some(QtestConfig { option, chardev, log: None });
         Ok(())
     }
 

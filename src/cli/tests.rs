@@ -1,5 +1,6 @@
 use super::{Invocation, parse};
-use crate::config::{Config, Image};
+use crate::config::Config;
+use devices::block::graph::DriverOptions;
 use devices::chardev::Backend;
 use monitor::{ActionSet, PanicAction, WatchdogAction};
 use std::ffi::OsString;
@@ -19,7 +20,9 @@ fn error(args: &[&str]) -> String {
 fn without_options_the_embedded_guest_gets_a_disk_and_a_socket() {
     let config = config(&[]);
     assert!(config.kernel.is_none());
-    assert!(matches!(config.drives[..], [ref drive] if matches!(drive.image, Image::Scratch(_))));
+    let image = config.drives[0].drive.image.as_ref().unwrap();
+    assert!(matches!(image.driver, DriverOptions::Scratch { .. }));
+    assert_eq!(config.drives.len(), 1);
     assert_eq!((config.listen.len(), config.monitors.len()), (1, 1));
     assert_eq!(config.serial.as_deref(), Some("serial0"));
     let kinds = config.chardevs.iter().map(|chardev| &chardev.backend);
@@ -109,8 +112,11 @@ fn mistakes_are_named_with_what_to_do() {
         (&["-m", "0"], "-m: '0' is no size; write 512 (MiB), 512M or 2G"),
         (&["-smp", "0"], "-smp: 'cpus' takes a number from 1 to 65536, not '0'"),
         (&["-smp", "4,cores=3"], "-smp: sockets * cores * threads is 3, not 4"),
-        (&["-drive", "file=x,format=qcow3"], "-drive: there is no format 'qcow3'; there is raw"),
-        (&["-drive", "if=virtio"], "-drive: a drive needs file=PATH"),
+        (&["-drive", "file=x,format=qcow3"], "-drive file=x,format=qcow3: Unknown driver 'qcow3'"),
+        (
+            &["-blockdev", "driver=raw,node-name=x"],
+            "-blockdev driver=raw,node-name=x: Parameter 'file' is missing",
+        ),
         (&["-device", "{"], "-device {: JSON parse error, premature EOI"),
         (&["-device", "nope,help"], "-device nope,help: 'nope' is not a valid device model name"),
         (&["-machine", "q35"], "-machine: there is no machine 'q35'; there is pc"),

@@ -32,6 +32,8 @@ pub(crate) struct Prepared {
     pub(super) cpus_max: u32,
     pub(super) output: Arc<BytePort>,
     pub(super) requests: Arc<Requests>,
+    /// The guest's.
+    pub(super) clock: Arc<dyn Clock>,
     /// For a program outside.
     pub(super) test: Option<Test>,
 }
@@ -63,11 +65,12 @@ impl Prepared {
         let vm = Vm::new(kvm, Arc::clone(&ram)).map_err(|error| error.to_string())?;
         let platform: Arc<dyn Platform> = Arc::clone(&vm) as Arc<dyn Platform>;
         let (pio, mmio) = (AddressSpace::new(Space::Pio), AddressSpace::new(Space::Mmio));
+        let clock: Arc<dyn Clock> = Arc::new(HostClock::new());
         let basics = Basics {
             platform: Arc::clone(&platform),
             pio: Arc::clone(&pio),
             mmio: Arc::clone(&mmio),
-            clock: Arc::new(HostClock::new()),
+            clock: Arc::clone(&clock),
         };
         let (board, output, requests) = make_board(config, basics)?;
         let apic_ids = apic_ids(config.topology);
@@ -93,6 +96,7 @@ impl Prepared {
             cpus_max: vm.max_vcpus(),
             output,
             requests,
+            clock,
             test,
         })
     }
@@ -105,7 +109,9 @@ impl Prepared {
         let mmio = AddressSpace::with_unclaimed(Space::Mmio, 0);
         let (test, clock) = Test::alone(&ram, &pio, &mmio);
         let platform = Arc::clone(&test.platform);
-        let basics = Basics { platform: Arc::clone(&platform), pio, mmio, clock };
+        let clock: Arc<dyn Clock> = clock;
+        let basics =
+            Basics { platform: Arc::clone(&platform), pio, mmio, clock: Arc::clone(&clock) };
         let (board, output, requests) = make_board(config, basics)?;
         let apic_ids = apic_ids(config.topology);
         let rsdp = board.install_acpi(&ram, &apic_ids).map_err(|error| error.to_string())?;
@@ -122,6 +128,7 @@ impl Prepared {
             cpus_max: CPUS_MAX,
             output,
             requests,
+            clock,
             test: Some(test),
         })
     }

@@ -3,7 +3,9 @@
 use super::{Machine, pci};
 use devices::block::graph::BlockGraph;
 use devices::chardev::Chardevs;
+use devices::net::Network;
 use devices::qdev::DeviceTree;
+use devices::virtio::balloon::BalloonSlot;
 use monitor::event::{Powerdown, ShutdownCause};
 use monitor::{
     Actions, BoxFuture, CommandLineOptionInfo, Cpu, KvmInfo, MachineInfo, MemorySizeInfo, PciInfo,
@@ -29,6 +31,14 @@ impl monitor::Machine for Machine {
 
     fn chardevs(&self) -> &Chardevs {
         &self.chardevs
+    }
+
+    fn network(&self) -> Option<&Arc<Network>> {
+        Some(&self.network)
+    }
+
+    fn balloon(&self) -> Option<&BalloonSlot> {
+        Some(&self.devices.resources().balloon)
     }
 
     fn run_state(&self) -> RunState {
@@ -75,7 +85,7 @@ impl monitor::Machine for Machine {
     }
 
     fn memory_size(&self) -> MemorySizeInfo {
-        MemorySizeInfo { base_memory: self.ram_size, plugged_memory: None }
+        MemorySizeInfo { base_memory: self.ram_size, plugged_memory: Some(0) }
     }
 
     fn command_line_options(&self) -> Vec<CommandLineOptionInfo> {

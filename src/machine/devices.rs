@@ -1,9 +1,13 @@
 //! The machine's device tree, and the devices of the command line.
 
-use crate::config::{DeviceConfig, ObjectConfig};
+use crate::config::{DeviceConfig, NetdevConfig, ObjectConfig};
+use devices::block::graph::BlockGraph;
 use devices::board::Board;
+use devices::chardev::Chardevs;
+use devices::net::Network;
 use devices::objects::Objects;
-use devices::qdev::{DeviceTree, DriveTable, PciBus, Resources, TreeConfig, Types};
+use devices::qdev::{DeviceTree, PciBus, Resources, TreeConfig, Types};
+use devices::virtio::balloon::BalloonSlot;
 use monitor::EventSink;
 use reactor::{Context, Reactors};
 use std::sync::Arc;
@@ -20,20 +24,36 @@ pub(super) struct Parts<'a> {
     pub(super) platform: Arc<dyn Platform>,
     pub(super) ram: Arc<Ram>,
     pub(super) cpus: u32,
-    pub(super) drives: Arc<DriveTable>,
+    pub(super) block: Arc<BlockGraph>,
     pub(super) objects: Arc<Objects>,
+    pub(super) network: Arc<Network>,
+    pub(super) chardevs: Chardevs,
+    pub(super) ram_size: u64,
     pub(super) events: EventSink,
 }
 
 /// The empty tree; what the guest ejects is taken out of it in `main`.
 pub(super) fn tree(parts: Parts<'_>) -> DeviceTree {
-    let Parts { reactors, board, platform, ram, cpus, drives, objects, events } = parts;
+    let Parts { reactors, board, platform, ram, cpus, block, objects, network, .. } = parts;
+    let Parts { chardevs, ram_size, events, .. } = parts;
     let main = reactors.main().clone();
     let root = PciBus::root(&board.pci, board.hotplug.clone(), ROOT_BUS);
     let cores = reactors.cores().to_vec();
+    let resources = Resources {
+        platform,
+        ram,
+        cores,
+        cpus,
+        block,
+        objects,
+        network,
+        chardevs,
+        balloon: Arc::new(BalloonSlot::new(ram_size, events.balloon())),
+        port_opened: events.ports(),
+    };
     let tree = DeviceTree::new(TreeConfig {
         main: main.clone(),
-        resources: Resources { platform, ram, cores, cpus, drives, objects },
+        resources,
         root,
         types: Types::new(),
         events: Arc::new(events),
@@ -62,6 +82,26 @@ pub(super) async fn make_objects(
         made.map_err(|error| format!("{option}: {error}"))?;
     }
     Ok(objects)
+}
+
+/// Makes the network back ends of the command line, in order. The error is one line for the user.
+pub(super) fn make_netdevs(
+    reactors: &Reactors,
+    events: &EventSink,
+    configs: Vec<NetdevConfig>,
+) -> Result<Arc<Network>, String> {
+    let network = Network::new(reactors.iohandler(), events.network());
+    for NetdevConfig { option, id, options, descriptors } in configs {
+        let descriptor = |name: &str| {
+            let found = descriptors.iter().find(|(known, _)| known == name);
+            found
+                .map(|(_, fd)| fd.clone())
+                .ok_or_else(|| format!("File descriptor named '{name}' has not been found"))
+        };
+        let made = network.add(&id, options, &descriptor);
+        made.map_err(|error| format!("{option}: {error}"))?;
+    }
+    Ok(network)
 }
 
 /// Makes the devices of the command line, in order. The error is one line for the user.

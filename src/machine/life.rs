@@ -155,11 +155,8 @@ impl Machine {
         self.processors.pause().await;
         let mut result = result;
         self.devices.stop().await;
-        if let Err(error) = self.drives.close_all().await {
-            result = result.and(Err(format!("an image could not be flushed: {error}")));
-        }
         if let Err(error) = self.block.close_all().await {
-            result = result.and(Err(format!("a node could not be flushed: {error}")));
+            result = result.and(Err(format!("an image could not be flushed: {error}")));
         }
         self.processors.stop().await;
         result

@@ -21,8 +21,10 @@ use crate::config::Config;
 use ::devices::block::graph::BlockGraph;
 use ::devices::board::Board;
 use ::devices::chardev::{BytePort, Chardevs};
-use ::devices::qdev::{DeviceTree, DriveTable};
-use futures_util::future::select;
+use ::devices::net::Network;
+use ::devices::qdev::DeviceTree;
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
 use monitor::event::ShutdownCause;
 use monitor::{Actions, EventSink, KvmInfo, Monitor, RunState, Uuid};
 use processors::Processors;
@@ -42,6 +44,7 @@ pub(super) struct Machine {
     name: Option<String>,
     uuid: Uuid,
     chardevs: Chardevs,
+    network: Arc<Network>,
     actions: Actions,
     ram: Arc<Ram>,
     board: Board,
@@ -54,7 +57,6 @@ pub(super) struct Machine {
     /// Bytes.
     ram_size: u64,
     devices: DeviceTree,
-    drives: Arc<DriveTable>,
     block: Arc<BlockGraph>,
     events: EventSink,
     requests: Arc<Requests>,
@@ -67,23 +69,29 @@ impl Machine {
     /// Plugs the devices into what has been prepared.
     async fn new(
         prepared: Prepared,
-        config: &Config,
+        config: &mut Config,
         reactors: &Reactors,
-        (drives, block): (Arc<DriveTable>, Arc<BlockGraph>),
+        block: Arc<BlockGraph>,
         events: EventSink,
         chardevs: Chardevs,
     ) -> Result<Self, String> {
         let Prepared { platform, ram, board, processors, apic_ids, .. } = prepared;
         let Prepared { cpus_max, kvm, requests, .. } = prepared;
         let objects = devices::make_objects(reactors.cores(), &config.objects).await?;
+        disks::open_all(&config.nodes, &config.drives, &block).await?;
+        let netdevs = std::mem::take(&mut config.netdevs);
+        let network = devices::make_netdevs(reactors, &events, netdevs)?;
         let devices = devices::tree(devices::Parts {
             reactors,
             board: &board,
             platform,
             ram: Arc::clone(&ram),
             cpus: processors.count(),
-            drives: Arc::clone(&drives),
+            block: Arc::clone(&block),
             objects,
+            network: Arc::clone(&network),
+            chardevs: chardevs.clone(),
+            ram_size: config.ram_size,
             events: events.clone(),
         });
         devices::plug_all(&devices, &config.devices).await?;
@@ -93,6 +101,7 @@ impl Machine {
             name: config.name.clone(),
             uuid: config.uuid,
             chardevs,
+            network,
             actions: Actions::new(config.actions),
             ram,
             board,
@@ -103,7 +112,6 @@ impl Machine {
             cpus_max,
             ram_size: config.ram_size,
             devices,
-            drives,
             block,
             events,
             requests,
@@ -149,8 +157,7 @@ async fn run_with(
     signals: Signals,
     chardevs: &Chardevs,
 ) -> Result<u8, String> {
-    let block = BlockGraph::new(&reactors);
-    let drives = disks::open_all(&config.drives, &block).await?;
+    let block = BlockGraph::with_clock(&reactors, Arc::clone(&prepared.clock));
     let monitor = Arc::new(Monitor::new(&reactors));
     let (output, requests) = (Arc::clone(&prepared.output), Arc::clone(&prepared.requests));
     let test = prepared.test.take();
@@ -158,8 +165,7 @@ async fn run_with(
         test.attach(&reactors);
     }
     let (events, table) = (monitor.events(), chardevs.clone());
-    let disks = (drives, block);
-    let machine = Machine::new(prepared, &config, &reactors, disks, events, table).await?;
+    let machine = Machine::new(prepared, &mut config, &reactors, block, events, table).await?;
     let machine = Arc::new(machine);
     streams::add_fds(&monitor, std::mem::take(&mut config.add_fds))?;
     streams::listen(&monitor, &config)?;
@@ -168,7 +174,7 @@ async fn run_with(
     streams::serve(&monitor, chardevs, &config)?;
     chardevs.pass_input();
     let replies = match (test, &config.qtest) {
-        (Some(test), Some(qtest)) => Some(test.serve(qtest, &reactors, &machine).await?),
+        (Some(test), Some(qtest)) => Some(test.serve(qtest, &reactors, chardevs, &machine).await?),
         _ => None,
     };
     let controlled = Arc::clone(&machine) as Arc<dyn monitor::Machine>;
@@ -184,17 +190,9 @@ async fn run_with(
             Err(error) => tracing::warn!(%error, "signals cannot be read"),
         }
     });
-    // What no client ends can still be ended by a signal.
-    let _released = select(pin!(monitor.preconfig_ended()), pin!(requests.exit_asked())).await;
-    if !config.start_paused {
-        let waited = async {
-            monitor.wait_for_clients().await;
-            chardevs.wait_for_clients().await;
-        };
-        let _released = select(pin!(waited), pin!(requests.exit_asked())).await;
-        machine.start().await;
-    }
+    start(&machine, &monitor, chardevs, !config.start_paused).await;
     let result = life::run(&machine).await;
+    machine.network.netdevs().close();
     signals.cancel();
     monitor.shutdown(FAREWELL).await;
     if let Some(replies) = replies
@@ -215,4 +213,29 @@ async fn farewell(chardevs: &Chardevs, output: &BytePort) {
     if reactor::timeout(FAREWELL, sent).await.is_err() {
         tracing::warn!("the reader of a character device is too slow; the last output is lost");
     }
+}
+
+/// Waits for whom the options say to wait for, and lets the machine run if it `shall_run`.
+async fn start(machine: &Machine, monitor: &Monitor, chardevs: &Chardevs, shall_run: bool) {
+    let requests = &machine.requests;
+    // What no client ends can still be ended by a signal.
+    let mut leaving =
+        match select(pin!(monitor.preconfig_ended()), pin!(requests.exit_asked())).await {
+            Either::Left((leaving, _)) => Some(leaving),
+            Either::Right(_) => None,
+        };
+    if !shall_run {
+        return;
+    }
+    let clients = async || {
+        monitor.wait_for_clients().await;
+        chardevs.wait_for_clients().await;
+    };
+    if pin!(clients()).now_or_never().is_none() {
+        // `quit` must not wait for who may never come.
+        leaving = None;
+        let _released = select(pin!(clients()), pin!(requests.exit_asked())).await;
+    }
+    machine.start().await;
+    drop(leaving);
 }

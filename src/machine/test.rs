@@ -4,6 +4,7 @@ use super::Machine;
 use crate::config::QtestConfig;
 use crate::qtest::{self, Outbox, Target};
 use devices::VirtualClock;
+use devices::chardev::{Chardevs, FrontEndKind};
 use reactor::Reactors;
 use std::sync::Arc;
 use vcpu::address_space::AddressSpace;
@@ -72,22 +73,24 @@ impl Test {
         }
     }
 
-    /// Serves the protocol on the socket that `config` names. Returns what must be sent before the
+    /// Serves the protocol on the character device that `config` names. Returns what must be sent before the
     /// process ends.
     pub(super) async fn serve(
         self,
         config: &QtestConfig,
         reactors: &Reactors,
+        chardevs: &Chardevs,
         machine: &Arc<Machine>,
     ) -> Result<Arc<Outbox>, String> {
-        let log = qtest::open_log(config).await?;
-        let peer = qtest::connect(config).await?;
+        let log = qtest::open_log(config.log.as_deref()).await?;
+        let frontend = chardevs.attach(&config.chardev, FrontEndKind::Control);
+        let frontend = frontend.map_err(|error| format!("{}: {error}", config.option))?;
         let clock = self.alone.map(|alone| alone.clock);
         let outbox = Arc::clone(&self.outbox);
         let target = Target::new(self.pio, self.memory, self.platform, clock, self.outbox);
         let machine = Arc::clone(machine);
         let settled = async move || machine.board.pci.settled().await;
-        Arc::new(target).serve(reactors.iohandler(), peer, log, settled);
+        Arc::new(target).serve(reactors.iohandler(), frontend, log, settled);
         Ok(outbox)
     }
 }

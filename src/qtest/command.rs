@@ -1,6 +1,6 @@
 //! A line into a command.
 
-use super::base64;
+use devices::base64;
 
 /// Bytes that one command may read, write or set at most.
 const BYTES_MAX: u64 = 16 << 20;
@@ -56,7 +56,8 @@ pub(super) fn parse(line: &str) -> Result<Command, String> {
         }
         "b64write" => {
             let (address, length) = (words.number(1)?, words.length(2)?);
-            let data = base64::decode(words.data(3)?).ok_or("ERR the data is not base64")?;
+            let data =
+                base64::decode(words.data(3)?.as_bytes()).ok_or("ERR the data is not base64")?;
             Command::Write(address, padded(data, length))
         }
         "memset" => {

@@ -1,7 +1,6 @@
 //! What waits to be sent to the program outside, in order.
 
 use reactor::Fd;
-use reactor::net::Stream;
 use reactor::sync::Notify;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -144,7 +143,7 @@ impl Outbox {
     }
 
     /// Sends what there is to `peer`, and its log to `log`, until closed. A task in `iohandler`.
-    pub(super) async fn send(&self, peer: Stream, log: Option<Fd>) {
+    pub(super) async fn send(&self, peer: Fd, log: Option<Fd>) {
         loop {
             let (text, notes, closed) = {
                 let mut state = self.lock();
@@ -170,7 +169,7 @@ impl Outbox {
                 self.grown.notified().await;
             }
             if !text.is_empty() {
-                let (result, _) = peer.send_all(text.into_bytes()).await;
+                let (result, _) = reactor::io::send_all(&peer, text.into_bytes()).await;
                 if let Err(error) = result {
                     tracing::debug!(%error, "the qtest peer has gone");
                     self.lock().closed = true;

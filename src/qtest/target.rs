@@ -1,9 +1,9 @@
 //! The machine as the protocol acts on it.
 
-use super::base64;
 use super::command::{Command, parse};
 use super::outbox::Outbox;
 use devices::VirtualClock;
+use devices::base64;
 use devices::clock::Clock;
 use std::collections::BTreeMap;
 use std::fmt::Write;

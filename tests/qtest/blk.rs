@@ -4,17 +4,17 @@ use crate::machine::Machine;
 use crate::pc::with_disk;
 use crate::queue::{Buffer, INDIRECT, NEXT, Queue, WRITE};
 use crate::virtio::{Device, EVENT_IDX, INDIRECT_DESC, NEEDS_RESET, STATUS, VERSION_1};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const SIZE: u64 = 4 << 20;
-const IN: u32 = 0;
-const OUT: u32 = 1;
+pub const IN: u32 = 0;
+pub const OUT: u32 = 1;
 const FLUSH: u32 = 4;
 const GET_ID: u32 = 8;
 const DISCARD: u32 = 11;
 const WRITE_ZEROES: u32 = 13;
-const OK: u8 = 0;
-const IO_ERROR: u8 = 1;
+pub const OK: u8 = 0;
+pub const IO_ERROR: u8 = 1;
 const UNSUPPORTED: u8 = 2;
 /// What a status byte is before the device has written it.
 const UNWRITTEN: u8 = 0xee;
@@ -34,25 +34,36 @@ pub struct Disk {
     header: u64,
     status: u64,
     pub data: u64,
-    _dir: tempfile::TempDir,
+    _dir: Option<tempfile::TempDir>,
 }
 
 /// Starts a machine with an empty disk of `size` bytes and brings it up with `features`.
 pub fn disk(size: u64, args: &[&str], features: u64) -> (Machine, Disk) {
     let (mut m, image, dir) = with_disk(size, args);
     let device = Device::new(&mut m, 4);
-    let (header, status) = (m.alloc(16), m.alloc(1));
-    let data = m.alloc(1 << 20);
-    assert!(device.negotiate(&mut m, features));
-    let queue = device.queue(&mut m, 0, features & EVENT_IDX != 0);
-    device.driver_ok(&mut m);
-    (m, Disk { device, queue, image, header, status, data, _dir: dir })
+    let mut disk = Disk { _dir: Some(dir), ..Disk::of(&mut m, device, &image) };
+    disk.start(&mut m, features);
+    (m, disk)
 }
 
 impl Disk {
+    /// Of a device on `image`, which is not live yet.
+    pub fn of(m: &mut Machine, device: Device, image: &Path) -> Self {
+        let (header, status) = (m.alloc(16), m.alloc(1));
+        let data = m.alloc(1 << 20);
+        let queue = Queue::new(m, 0, 1, 0, false);
+        Self { device, queue, image: image.to_owned(), header, status, data, _dir: None }
+    }
+
     /// Negotiates and brings the queue up anew.
     pub fn start(&mut self, m: &mut Machine, features: u64) {
         self.start_with(m, features, |_, _| {});
+    }
+
+    /// Finds the device in `slot`, new there, and brings it up.
+    pub fn restart(&mut self, m: &mut Machine, slot: u8, features: u64) {
+        self.device = Device::new(m, slot);
+        self.start(m, features);
     }
 
     /// As [`Disk::start`], with `before` the queue is enabled.
@@ -120,7 +131,7 @@ impl Disk {
     }
 
     /// A whole request.
-    fn request(&mut self, m: &mut Machine, kind: u32, sector: u64, len: u32) -> (u8, u32) {
+    pub fn request(&mut self, m: &mut Machine, kind: u32, sector: u64, len: u32) -> (u8, u32) {
         let (head, _) = self.prepare(m, kind, sector, len, matches!(kind, IN | GET_ID));
         self.run(m, head)
     }

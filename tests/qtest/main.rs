@@ -5,15 +5,23 @@
 //! | the process, its protocol and its monitor | `machine` |
 //! | PCI enumeration, BARs | `pci` |
 //! | virtio over PCI, split queues | `virtio`, `queue` |
-//! | suites | `protocol`, `pc`, `transport`, `blk` |
+//! | suites | `protocol`, `pc`, `transport`, `hotplug`, `blk`, `scsi`, `drive`, `throttle`, `net`, |
+//! | | `balloon`, `console` |
 //!
 //! No test sleeps: it waits for a line, or reads until a value is there.
 
+mod balloon;
 mod blk;
+mod console;
+mod drive;
+mod hotplug;
 mod machine;
+mod net;
 mod pc;
 mod pci;
 mod protocol;
 mod queue;
+mod scsi;
+mod throttle;
 mod transport;
 mod virtio;

@@ -336,8 +336,26 @@ fn a_socket_that_nobody_listens_on_is_one_line() {
         .unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{errors}");
-    assert!(errors.contains("-qtest /nonexistent/socket: cannot connect"), "{errors}");
+    assert!(errors.contains("-qtest unix:/nonexistent/socket: "), "{errors}");
+    assert!(errors.contains("No such file or directory"), "{errors}");
     assert_eq!(errors.lines().count(), 1, "{errors}");
+}
+
+#[test]
+fn it_is_spoken_on_a_character_device() {
+    let mut child = Command::new(RINGVISOR)
+        .args(["-chardev", "stdio,id=c", "-qtest", "chardev:c", "-qtest-log", "none"])
+        .args(["-nodefaults", "-accel", "qtest"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"endianness\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "OK little\n");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::pci::Slot;
 use crate::virtio::{
     ACKNOWLEDGE, CONFIG_VECTOR, DRIVER, DRIVER_FEATURE, DRIVER_OK, DRIVER_SELECT, Device,
     EVENT_IDX, FEATURES_OK, INDIRECT_DESC, NEEDS_RESET, NO_VECTOR, NUM_QUEUES, QUEUE_DESC,
-    QUEUE_ENABLE, QUEUE_SELECT, QUEUE_SIZE, STATUS, VERSION_1,
+    QUEUE_ENABLE, QUEUE_RESET, QUEUE_SELECT, QUEUE_SIZE, RING_RESET, STATUS, VERSION_1,
 };
 use std::path::PathBuf;
 
@@ -500,4 +500,50 @@ fn wide_and_odd_accesses_read_the_same_bytes() {
     }
     assert_eq!(bytes, whole);
     assert_eq!(m.readq(device.common).to_le_bytes(), *whole);
+}
+
+#[test]
+fn a_queue_is_reset_alone_and_comes_back_elsewhere() {
+    let (mut m, mut disk) = disk(SIZE, &[], VERSION_1 | RING_RESET);
+    assert_eq!(disk.flush(&mut m), 0);
+    for _ in 0..3 {
+        disk.device.select(&mut m, 0);
+        m.writew(disk.device.common + QUEUE_RESET, 1);
+        assert_eq!(m.readw(disk.device.common + QUEUE_RESET), 0, "done at the next read");
+        assert_eq!(m.readw(disk.device.common + QUEUE_ENABLE), 0);
+        assert_eq!(m.readq(disk.device.common + QUEUE_DESC), 0);
+        // What is offered on the old rings is nobody's.
+        disk.submit_flush(&mut m);
+        let before = disk.queue.used_index;
+        assert_eq!(disk.queue.device_used(&mut m), before);
+        disk.queue = disk.device.queue(&mut m, 0, false);
+        assert_eq!(disk.flush(&mut m), 0);
+        assert_eq!(disk.device.status(&mut m) & DRIVER_OK, DRIVER_OK, "the device goes on");
+    }
+}
+
+#[test]
+fn a_queue_is_reset_with_requests_in_flight() {
+    let (mut m, mut disk) = disk(SIZE, &[], VERSION_1 | RING_RESET);
+    for _ in 0..5 {
+        for _ in 0..8 {
+            disk.submit_flush(&mut m);
+        }
+        disk.device.select(&mut m, 0);
+        m.writew(disk.device.common + QUEUE_RESET, 1);
+        assert_eq!(m.readw(disk.device.common + QUEUE_RESET), 0);
+        let stopped_at = disk.queue.device_used(&mut m);
+        disk.queue = disk.device.queue(&mut m, 0, false);
+        assert_eq!(disk.flush(&mut m), 0);
+        assert!(stopped_at <= 8 + 1, "{stopped_at}");
+    }
+}
+
+#[test]
+fn queue_reset_is_for_drivers_that_have_agreed_to_it() {
+    let (mut m, mut disk) = disk(SIZE, &[], VERSION_1);
+    disk.device.select(&mut m, 0);
+    m.writew(disk.device.common + QUEUE_RESET, 1);
+    assert_eq!(m.readw(disk.device.common + QUEUE_ENABLE), 1);
+    assert_eq!(disk.flush(&mut m), 0);
 }

@@ -13,6 +13,7 @@ pub const NEEDS_RESET: u8 = 64;
 pub const INDIRECT_DESC: u64 = 1 << 28;
 pub const EVENT_IDX: u64 = 1 << 29;
 pub const VERSION_1: u64 = 1 << 32;
+pub const RING_RESET: u64 = 1 << 40;
 pub const NO_VECTOR: u16 = 0xffff;
 
 // Fields of the common configuration.
@@ -29,6 +30,7 @@ pub const QUEUE_VECTOR: u64 = 0x1a;
 pub const QUEUE_ENABLE: u64 = 0x1c;
 pub const QUEUE_NOTIFY_OFF: u64 = 0x1e;
 pub const QUEUE_DESC: u64 = 0x20;
+pub const QUEUE_RESET: u64 = 0x3a;
 
 const VENDOR_CAPABILITY: u8 = 0x09;
 const MSIX_CAPABILITY: u8 = 0x11;

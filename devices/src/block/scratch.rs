@@ -18,6 +18,11 @@ use std::sync::Arc;
 ///
 /// On a reactor.
 pub async fn scratch(size: u64) -> Result<Arc<dyn Disk>, OpenError> {
+    scratch_file(size).await.map(|disk| disk as _)
+}
+
+/// As [`scratch`].
+pub(super) async fn scratch_file(size: u64) -> Result<Arc<FileDisk>, OpenError> {
     let size = size.max(1).checked_next_multiple_of(SECTOR).unwrap_or(!(SECTOR - 1));
     let directory = std::env::temp_dir();
     let flags = libc::O_TMPFILE | libc::O_RDWR | libc::O_EXCL | libc::O_CLOEXEC;

@@ -190,6 +190,21 @@ impl Segments<'_> {
         }
     }
 
+    /// Whether all that the list covers is zero. The guest may change it meanwhile.
+    pub(super) fn are_zero(&self) -> bool {
+        const CHUNK: usize = 4096;
+        let mut chunk = [0; CHUNK];
+        let mut at = 0;
+        while at < self.bytes() {
+            let n = self.read_at(at, &mut chunk);
+            if n == 0 || chunk[..n].iter().any(|byte| *byte != 0) {
+                return false;
+            }
+            at += n as u64;
+        }
+        true
+    }
+
     /// Makes the list that of `other`, which is in the same guest memory; false where it does not
     /// fit.
     pub(super) fn adopt(&mut self, other: &Segments<'_>) -> bool {

@@ -127,6 +127,17 @@ impl Mux {
         true
     }
 
+    /// A break condition goes where input goes.
+    pub(super) fn send_break(&self) {
+        let focused = {
+            let state = self.lock();
+            state.fronts.get(state.focus).map(|front| Arc::clone(&front.slot))
+        };
+        if let Some(slot) = focused {
+            slot.send_break();
+        }
+    }
+
     fn begin(&self, base: &Connection) {
         let mut state = self.lock();
         let (output, ends_with_input) = (base.output.clone(), base.ends_with_input);

@@ -71,6 +71,8 @@ impl BytePort {
         let room = Arc::new(Notify::new());
         let has_room = Arc::clone(&room);
         serial.on_room(Box::new(move || has_room.notify_one()));
+        let receiver = Arc::clone(&serial);
+        frontend.on_break(move || receiver.receive_break());
         loop {
             let connection = if let Some(connection) = frontend.try_connection() {
                 connection
@@ -193,5 +195,54 @@ impl ConsoleOut for BytePort {
         let full = !queue.discard && queue.bytes.len() >= CAPACITY;
         queue.was_full |= full;
         !full
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::BytePort;
+    use crate::chardev::{Backend, Chardevs, FrontEndKind};
+    use crate::legacy::Serial;
+    use crate::test_platform::TestLine;
+    use std::sync::Arc;
+    use vcpu::bus::BusDevice;
+
+    const LINE_STATUS: u64 = 5;
+    const BREAK_INTERRUPT: u8 = 1 << 4;
+
+    #[test]
+    fn a_break_reaches_the_guest_also_through_a_mux_and_a_new_back_end() {
+        let config = reactor::Config::with_cores(reactor::allowed_cpus().unwrap());
+        let run = reactor::run(config, |reactors| async move {
+            let chardevs = Chardevs::new(reactors.iohandler(), || {});
+            for (id, shared) in [("n", false), ("m", true)] {
+                chardevs.add("n", Backend::Null).await.unwrap();
+                if shared {
+                    chardevs.add("m", Backend::Mux { base: "n".to_owned() }).await.unwrap();
+                }
+                let port = BytePort::new();
+                let serial = Serial::new(Arc::<TestLine>::default(), port.clone());
+                let frontend = chardevs.attach(id, FrontEndKind::Device).unwrap();
+                let serving = port.serve(frontend, Arc::clone(&serial));
+                let serving = reactors.iohandler().spawn("serial", serving);
+                let broken = || {
+                    chardevs.send_break(id).unwrap();
+                    let mut status = [0];
+                    serial.read(LINE_STATUS, &mut status);
+                    status[0] & BREAK_INTERRUPT != 0
+                };
+                while !broken() {
+                    reactor::yield_now().await;
+                }
+                if !shared {
+                    chardevs.change(id, Backend::Ringbuf { size: 64 }).await.unwrap();
+                    assert!(broken());
+                }
+                drop(serving);
+                chardevs.clear();
+            }
+            assert!(chardevs.send_break("n").is_err());
+        });
+        run.unwrap();
     }
 }

@@ -16,6 +16,9 @@ pub enum FrontEndKind {
     Control,
 }
 
+/// Called on any thread, and outside all locks.
+type OnBreak = Arc<dyn Fn() + Send + Sync>;
+
 /// Where a back end leaves a connection for its front end.
 pub(super) struct Slot {
     state: Mutex<State>,
@@ -34,8 +37,12 @@ struct State {
     /// How the connection is called, while there is one.
     connected: Option<String>,
     frontend: Option<FrontEndKind>,
+    /// The front end is there and says that nobody listens behind it.
+    closed: bool,
     came: bool,
     added: Option<Fd>,
+    /// What the front end does at a break condition.
+    on_break: Option<OnBreak>,
     /// The back end has been replaced by one that offers here.
     next: Option<Arc<Slot>>,
 }
@@ -86,7 +93,10 @@ impl Slot {
     pub(super) fn replace(&self, next: &Arc<Self>) {
         {
             let mut state = self.lock();
-            next.lock().frontend = state.frontend;
+            let mut taken = next.lock();
+            (taken.frontend, taken.closed) = (state.frontend, state.closed);
+            taken.on_break = state.on_break.take();
+            drop(taken);
             state.next = Some(Arc::clone(next));
         }
         self.disconnected();
@@ -103,6 +113,12 @@ impl Slot {
         self.lock().frontend
     }
 
+    /// Whether something uses it and listens.
+    pub(super) fn frontend_open(&self) -> bool {
+        let state = self.lock();
+        state.frontend.is_some() && !state.closed
+    }
+
     /// Takes it into use; false: it is in use.
     pub(super) fn attach(&self, kind: FrontEndKind) -> bool {
         let mut state = self.lock();
@@ -111,6 +127,14 @@ impl Slot {
         }
         state.frontend = Some(kind);
         true
+    }
+
+    /// A break condition, for the front end that cares.
+    pub(super) fn send_break(&self) {
+        let on_break = self.lock().on_break.clone();
+        if let Some(on_break) = on_break {
+            on_break();
+        }
     }
 
     /// Hands a connected socket to the back end; false: it has a connection.
@@ -164,6 +188,11 @@ impl FrontEnd {
         &self.id
     }
 
+    /// Says whether anybody listens behind the front end, for those who ask about the device.
+    pub fn set_open(&self, open: bool) {
+        self.slot().lock().closed = !open;
+    }
+
     /// Where the present back end offers.
     fn slot(&self) -> Arc<Slot> {
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -174,6 +203,11 @@ impl FrontEnd {
                 None => return Arc::clone(&slot),
             }
         }
+    }
+
+    /// Sets what is done at a break condition on the line. Any thread.
+    pub(crate) fn on_break(&self, call: impl Fn() + Send + Sync + 'static) {
+        self.slot().lock().on_break = Some(Arc::new(call));
     }
 
     /// The connection that is there now. Any thread; never waits.
@@ -206,6 +240,11 @@ impl FrontEnd {
 
 impl Drop for FrontEnd {
     fn drop(&mut self) {
-        self.slot().lock().frontend = None;
+        let slot = self.slot();
+        let mut state = slot.lock();
+        (state.frontend, state.closed) = (None, false);
+        let on_break = state.on_break.take();
+        drop(state);
+        drop(on_break);
     }
 }

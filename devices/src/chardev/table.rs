@@ -29,6 +29,14 @@ struct Chardev {
 }
 
 impl Chardev {
+    /// What is in use has its front end open, unless that says otherwise.
+    fn frontend_open(&self) -> bool {
+        match &self.running.kind {
+            Kind::Mux(mux) => mux.in_use(),
+            _ => self.slot.frontend_open(),
+        }
+    }
+
     fn in_use(&self) -> bool {
         match &self.running.kind {
             Kind::Mux(mux) => mux.in_use(),
@@ -77,6 +85,11 @@ impl Chardevs {
             gate: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The context that back ends run in, `iohandler`.
+    pub fn home(&self) -> &Context {
+        &self.inner.iohandler
     }
 
     /// Reads nothing for front ends that share a device until [`pass_input`](Self::pass_input), while
@@ -207,7 +220,7 @@ impl Chardevs {
         let info = |(id, chardev): (&String, &Chardev)| ChardevInfo {
             label: id.clone(),
             filename: chardev.filename(),
-            frontend_open: chardev.in_use(),
+            frontend_open: chardev.frontend_open(),
         };
         self.lock().iter().map(info).collect()
     }
@@ -237,9 +250,22 @@ impl Chardevs {
         }
     }
 
-    /// Sends a break condition, which no back end here passes on; as in QEMU that is no error.
+    /// Sends a break condition to the front end; one that knows none ignores it, as in QEMU. Any thread.
     pub fn send_break(&self, id: &str) -> Result<(), CommandError> {
-        if self.contains(id) { Ok(()) } else { Err(not_found(id)) }
+        let table = self.lock();
+        let chardev = table.get(id).ok_or_else(|| not_found(id))?;
+        let (slot, mux) = match &chardev.running.kind {
+            Kind::Mux(mux) => (None, Some(Arc::clone(mux))),
+            _ => (Some(Arc::clone(&chardev.slot)), None),
+        };
+        drop(table);
+        if let Some(slot) = slot {
+            slot.send_break();
+        }
+        if let Some(mux) = mux {
+            mux.send_break();
+        }
+        Ok(())
     }
 
     /// Gives a socket that has no connection the connected socket `fd`.

@@ -24,14 +24,18 @@ const LINE_CONTROL: u8 = 3;
 const MODEM_CONTROL: u8 = 4;
 const LINE_STATUS: u8 = 5;
 
+const ENABLE_LINE_STATUS: u8 = 1 << 2;
 const NO_INTERRUPT: u8 = 1 << 0;
 const DUE_TRANSMITTER: u8 = 1 << 1;
 const DUE_RECEIVER: u8 = 1 << 2;
+// More urgent than the others, whose two bits it has.
+const DUE_LINE_STATUS: u8 = DUE_TRANSMITTER | DUE_RECEIVER;
 const DUE: u8 = NO_INTERRUPT | DUE_TRANSMITTER | DUE_RECEIVER;
 
 const FIFO_CLEAR_RECEIVER: u8 = 1 << 1;
 const DIVISOR_LATCH: u8 = 1 << 7;
 const DATA_READY: u8 = 1 << 0;
+const BREAK_INTERRUPT: u8 = 1 << 4;
 const TRANSMITTER_EMPTY: u8 = 1 << 5 | 1 << 6;
 
 /// Where a guest's console output goes. Called on vCPU threads: must not block.
@@ -84,6 +88,8 @@ pub struct Serial {
     uart: Mutex<Model>,
     out: Arc<dyn ConsoleOut>,
     irq: Arc<dyn IrqLine>,
+    // A break condition that the line status register has not shown yet. Changed with `uart` locked.
+    line_break: AtomicBool,
     // Input was refused for want of room: say when there is some.
     starved: AtomicBool,
     on_room: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -96,6 +102,7 @@ impl Serial {
             uart: Mutex::new(power_on(&irq, &out)),
             out,
             irq,
+            line_break: AtomicBool::new(false),
             starved: AtomicBool::new(false),
             on_room: OnceLock::new(),
         })
@@ -119,6 +126,19 @@ impl Serial {
         taken
     }
 
+    /// A break condition on the line: a zero byte is received, and the line status register shows why
+    /// until it is read. Any thread.
+    pub fn receive_break(&self) {
+        let mut uart = self.lock();
+        self.line_break.store(true, Ordering::Relaxed);
+        // Where there is no room for the byte the break alone is seen.
+        let _ = uart.enqueue_raw_bytes(&[0]);
+        if line_status_enabled(&mut uart) {
+            // It cannot fail.
+            let _ = uart.interrupt_evt().trigger();
+        }
+    }
+
     /// The console has room again: the transmitter is empty, and says so by interrupt if the guest
     /// asked for that. Any thread.
     pub fn output_ready(&self) {
@@ -130,7 +150,11 @@ impl Serial {
 
     /// Power-on state; unread input is gone.
     pub fn reset(&self) {
-        *self.lock() = power_on(&self.irq, &self.out);
+        {
+            let mut uart = self.lock();
+            *uart = power_on(&self.irq, &self.out);
+            self.line_break.store(false, Ordering::Relaxed);
+        }
         self.room();
     }
 
@@ -163,6 +187,12 @@ fn with_divisor_latch_off(uart: &mut Model, work: impl FnOnce(&mut Model)) {
     write(uart, LINE_CONTROL, control & !DIVISOR_LATCH);
     work(uart);
     write(uart, LINE_CONTROL, control);
+}
+
+fn line_status_enabled(uart: &mut Model) -> bool {
+    let mut enabled = 0;
+    with_divisor_latch_off(uart, |uart| enabled = uart.read(INTERRUPT_ENABLE));
+    enabled & ENABLE_LINE_STATUS != 0
 }
 
 fn empty(uart: &mut Model) -> bool {
@@ -225,9 +255,16 @@ impl ByteDevice for Serial {
             }
             INTERRUPT_IDENTIFICATION => {
                 keep_receiver_due(&mut uart);
+                if self.line_break.load(Ordering::Relaxed) && line_status_enabled(&mut uart) {
+                    return value & !DUE | DUE_LINE_STATUS;
+                }
                 most_urgent(value, ready)
             }
-            LINE_STATUS if !ready => value & !TRANSMITTER_EMPTY,
+            LINE_STATUS => {
+                let broken = self.line_break.swap(false, Ordering::Relaxed);
+                let busy = if ready { 0 } else { TRANSMITTER_EMPTY };
+                value & !busy | if broken { BREAK_INTERRUPT } else { 0 }
+            }
             _ => value,
         }
     }

@@ -34,10 +34,14 @@ struct Dgram {
 }
 
 /// Makes the back end of `options`.
-pub(super) fn open(options: DgramOptions, reactors: &NetReactors<'_>) -> Result<Made, NetError> {
+pub(super) fn open(
+    kind: &'static str,
+    options: DgramOptions,
+    reactors: &NetReactors<'_>,
+) -> Result<Made, NetError> {
     let DgramOptions { local, remote } = options;
     let missing = |text: &str| NetError::Options(text.to_owned());
-    let local = match (local, &remote) {
+    let (local, remote) = match (local, remote) {
         (Some(SocketAddress::Fd(_)), Some(_)) => {
             return Err(missing("don't set remote with local.fd"));
         }
@@ -47,10 +51,12 @@ pub(super) fn open(options: DgramOptions, reactors: &NetReactors<'_>) -> Result<
         }
         (None, _) => return Err(missing("dgram requires local= parameter")),
         (Some(_), None) => return Err(missing("type=inet or type=unix requires remote parameter")),
-        (Some(local), Some(_)) => local,
+        (Some(local), Some(remote)) => (local, remote),
     };
-    let remote = remote.map(|remote| kernel_address(&remote)).transpose()?;
-    let here = kernel_address(&local)?;
+    if std::mem::discriminant(&local) != std::mem::discriminant(&remote) {
+        return Err(missing("remote and local types must be the same"));
+    }
+    let (here, there) = (kernel_address(&local)?, kernel_address(&remote)?);
     let family = here.family().unwrap_or(AddressFamily::Unix);
     let bound = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
         .and_then(|fd| {
@@ -60,13 +66,24 @@ pub(super) fn open(options: DgramOptions, reactors: &NetReactors<'_>) -> Result<
             bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &here).map(|()| fd)
         })
         .map_err(|errno| {
-            NetError::system(format!("can't bind to {}", text(&local)), errno.into())
+            let what = match &local {
+                SocketAddress::Inet(_) => format!("can't bind ip={} to socket", host(&here)),
+                SocketAddress::Unix(_) | SocketAddress::Fd(_) => {
+                    format!("can't bind unix={} to socket", text(&local))
+                }
+            };
+            NetError::system(what, errno.into())
         })?;
     let path = if let SocketAddress::Unix(path) = &local { Some(path.clone()) } else { None };
-    let info = format!("udp={}:{}", text(&local), remote.map_or(String::new(), |r| r.to_string()));
+    let between = if path.is_some() { ':' } else { '/' };
+    let info = if kind == "socket" {
+        format!("socket: udp={}", text(&remote))
+    } else {
+        format!("udp={}{between}{}", text(&local), text(&remote))
+    };
     Ok(Arc::new(Dgram {
         socket: Mutex::new(Some(Fd::from(bound))),
-        remote,
+        remote: Some(there),
         info,
         path,
         closed: Arc::default(),
@@ -96,9 +113,16 @@ fn kernel_address(address: &SocketAddress) -> Result<SockaddrStorage, NetError> 
             unsafe { SockaddrStorage::from_raw(address.as_ptr().cast(), Some(address.len())) }
                 .ok_or_else(wrong)
         }
-        SocketAddress::Inet(inet) => inet.resolve().map(SockaddrStorage::from).ok_or_else(wrong),
+        SocketAddress::Inet(inet) => inet.resolve().map(SockaddrStorage::from).ok_or_else(|| {
+            NetError::Options(format!("can't resolve host address '{}'", inet.host))
+        }),
         SocketAddress::Fd(_) => Err(wrong()),
     }
+}
+
+fn host(address: &SockaddrStorage) -> String {
+    let v4 = address.as_sockaddr_in().map(|v4| v4.ip().to_string());
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().to_string())).unwrap_or_default()
 }
 
 fn text(address: &SocketAddress) -> String {

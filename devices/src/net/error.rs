@@ -1,5 +1,7 @@
 //! What can be wrong with a back end.
 
+use crate::chardev::error_text;
+use crate::error::CommandError;
 use std::io;
 
 /// Why a back end cannot be made, or found.
@@ -21,7 +23,7 @@ pub enum NetError {
     #[error("{0}")]
     Options(String),
     /// The kernel refused.
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", error_text(source))]
     System {
         /// What was tried.
         what: String,
@@ -33,5 +35,14 @@ pub enum NetError {
 impl NetError {
     pub(super) fn system(what: impl Into<String>, source: io::Error) -> Self {
         Self::System { what: what.into(), source }
+    }
+}
+
+impl From<NetError> for CommandError {
+    fn from(error: NetError) -> Self {
+        match error {
+            NetError::NotFound(name) => Self::device_not_found(&name),
+            other => Self::generic(other.to_string()),
+        }
     }
 }

@@ -29,7 +29,7 @@ pub use options::{
     DgramOptions, InetAddress, NetdevOptions, SocketAddress, StreamOptions, TapOptions,
 };
 pub use stream::on_socket;
-pub use table::{Made, NetEvent, NetEventSink, NetReactors, Netdev, Netdevs, Nic};
+pub use table::{Made, NetEvent, NetEventSink, NetReactors, Netdev, Netdevs, Network, Nic};
 
 use crate::block::Segments;
 use crate::virtio::Ram;
@@ -57,6 +57,46 @@ pub struct Offloads {
     pub ecn: bool,
     /// UDP likewise.
     pub ufo: bool,
+}
+
+/// Which frames a driver wants, as `query-rx-filter` tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RxFilter {
+    /// The device.
+    pub name: String,
+    /// All frames.
+    pub promiscuous: bool,
+    /// Which group addresses.
+    pub multicast: RxState,
+    /// Which addresses of single stations.
+    pub unicast: RxState,
+    /// Which VLANs.
+    pub vlan: RxState,
+    /// Broadcasts.
+    pub broadcast_allowed: bool,
+    /// There were more group addresses than are kept.
+    pub multicast_overflow: bool,
+    /// There were more other addresses than are kept.
+    pub unicast_overflow: bool,
+    /// The device's own address.
+    pub main_mac: String,
+    /// The VLANs that pass, the highest first.
+    pub vlan_table: Vec<u16>,
+    /// The addresses of single stations.
+    pub unicast_table: Vec<String>,
+    /// The group addresses.
+    pub multicast_table: Vec<String>,
+}
+
+/// How much of a kind passes a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RxState {
+    /// What is listed.
+    Normal,
+    /// Nothing.
+    None,
+    /// Everything.
+    All,
 }
 
 /// Whether receiving may go on after `error`: a frame sent before was refused, or the kernel is short

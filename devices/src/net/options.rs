@@ -90,6 +90,21 @@ impl NetdevOptions {
     }
 }
 
+impl NetdevOptions {
+    /// The descriptors that it needs, as they are called.
+    pub fn descriptors(&self) -> Vec<&str> {
+        let address = match self {
+            Self::Tap(options) => return options.fds.iter().map(String::as_str).collect(),
+            Self::Stream { options, .. } => Some(&options.address),
+            Self::Dgram { options, .. } => options.local.as_ref(),
+        };
+        match address {
+            Some(SocketAddress::Fd(name)) => vec![name],
+            _ => Vec::new(),
+        }
+    }
+}
+
 impl InetAddress {
     /// `HOST:PORT`, `:PORT`, `[HOST]:PORT`.
     pub fn parse(text: &str) -> Option<Self> {

@@ -2,7 +2,8 @@
 
 use super::error::NetError;
 use super::options::NetdevOptions;
-use super::{NetBackend, dgram, stream, tap};
+use super::{NetBackend, RxFilter, dgram, stream, tap};
+use crate::text::is_identifier;
 use reactor::{Context, Fd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,6 +20,10 @@ pub trait Nic: Send + Sync {
     fn set_link(&self, up: bool);
     /// The back end is gone.
     fn backend_gone(&self);
+    /// Its back end; also one that is gone.
+    fn peer(&self) -> Option<Arc<Netdev>>;
+    /// Which frames its driver wants. The next change is told again.
+    fn rx_filter(&self) -> RxFilter;
 }
 
 /// What happens to a back end.
@@ -35,6 +40,13 @@ pub enum NetEvent {
     Disconnected {
         /// The back end.
         id: String,
+    },
+    /// A driver wants other frames. Told once until somebody looks ([`Nic::rx_filter`]).
+    FilterChanged {
+        /// The device.
+        name: String,
+        /// Its place in the object tree.
+        path: String,
     },
 }
 
@@ -115,14 +127,30 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The table. Changed in `main`; looked at on any thread.
+/// What is in the table.
+enum Client {
+    Netdev(Arc<Netdev>),
+    Nic(Weak<dyn Nic>),
+}
+
+/// The table, in the order of making. Changed in `main`; looked at on any thread.
 #[derive(Default)]
 pub struct Netdevs {
-    all: Mutex<Vec<Arc<Netdev>>>,
-    nics: Mutex<Vec<Weak<dyn Nic>>>,
+    clients: Mutex<Vec<Client>>,
 }
 
 impl Netdevs {
+    /// Whether a back end could be called `id`.
+    pub fn check_id(&self, id: &str) -> Result<(), NetError> {
+        if !is_identifier(id) {
+            return Err(NetError::BadId);
+        }
+        match self.find(id) {
+            Ok(_) => Err(NetError::Duplicate(id.to_owned())),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Makes a back end and adds it.
     pub fn add(
         &self,
@@ -130,34 +158,35 @@ impl Netdevs {
         options: NetdevOptions,
         reactors: &NetReactors<'_>,
     ) -> Result<Arc<Netdev>, NetError> {
-        if !well_formed(id) {
-            return Err(NetError::BadId);
-        }
-        if self.find(id).is_ok() {
-            return Err(NetError::Duplicate(id.to_owned()));
-        }
+        self.check_id(id)?;
         let kind = options.kind();
         let backend = make(id, options, reactors)?;
         let netdev = Netdev::new(id, kind, backend);
-        lock(&self.all).push(Arc::clone(&netdev));
+        lock(&self.clients).push(Client::Netdev(Arc::clone(&netdev)));
         Ok(netdev)
     }
 
     /// The back end of this id.
     pub fn find(&self, id: &str) -> Result<Arc<Netdev>, NetError> {
-        let found = lock(&self.all).iter().find(|netdev| netdev.id == id).cloned();
+        let found = self.all().into_iter().find(|netdev| netdev.id == id);
         found.ok_or_else(|| NetError::NotFound(id.to_owned()))
     }
 
     /// All back ends, in the order in which they were added.
     pub fn all(&self) -> Vec<Arc<Netdev>> {
-        lock(&self.all).clone()
+        let netdev = |client: &Client| match client {
+            Client::Netdev(netdev) => Some(Arc::clone(netdev)),
+            Client::Nic(_) => None,
+        };
+        lock(&self.clients).iter().filter_map(netdev).collect()
     }
 
     /// Removes a back end and closes it. A device that uses it finds its cable pulled.
     pub fn remove(&self, id: &str) -> Result<(), NetError> {
         let netdev = self.find(id)?;
-        lock(&self.all).retain(|other| !Arc::ptr_eq(other, &netdev));
+        lock(&self.clients).retain(
+            |client| !matches!(client, Client::Netdev(other) if Arc::ptr_eq(other, &netdev)),
+        );
         netdev.backend.close();
         if let Some(nic) = netdev.nic() {
             nic.backend_gone();
@@ -167,14 +196,51 @@ impl Netdevs {
 
     /// A device is there.
     pub fn add_nic(&self, nic: Weak<dyn Nic>) {
-        let mut nics = lock(&self.nics);
-        nics.retain(|other| other.strong_count() > 0);
-        nics.push(nic);
+        let mut clients = lock(&self.clients);
+        clients.retain(|client| !matches!(client, Client::Nic(nic) if nic.strong_count() == 0));
+        clients.push(Client::Nic(nic));
+    }
+
+    /// A device is gone, whoever may still hold it.
+    pub fn remove_nic(&self, nic: &Weak<dyn Nic>) {
+        lock(&self.clients)
+            .retain(|client| !matches!(client, Client::Nic(other) if Weak::ptr_eq(other, nic)));
     }
 
     /// The devices, in the order of their making.
     pub fn nics(&self) -> Vec<Arc<dyn Nic>> {
-        lock(&self.nics).iter().filter_map(Weak::upgrade).collect()
+        let nic = |client: &Client| match client {
+            Client::Netdev(_) => None,
+            Client::Nic(nic) => nic.upgrade(),
+        };
+        lock(&self.clients).iter().filter_map(nic).collect()
+    }
+
+    /// Which frames the drivers of all devices want, or that of one.
+    pub fn rx_filters(&self, name: Option<&str>) -> Result<Vec<RxFilter>, NetError> {
+        let nics = self.nics();
+        let wanted = nics.iter().filter(|nic| name.is_none_or(|name| nic.name() == name));
+        let found: Vec<_> = wanted.map(|nic| nic.rx_filter()).collect();
+        match name {
+            Some(name) if found.is_empty() => Err(NetError::Options(match self.find(name) {
+                Ok(_) => format!("net client({name}) isn't a NIC"),
+                Err(_) => format!("invalid net client name: {name}"),
+            })),
+            _ => Ok(found),
+        }
+    }
+
+    /// What `info network` prints: back ends behind the devices that use them.
+    pub fn info(&self) -> String {
+        let lines = |client: &Client| match client {
+            Client::Netdev(netdev) if netdev.nic().is_none() => format!("{}\n", netdev.info()),
+            Client::Netdev(_) => String::new(),
+            Client::Nic(nic) => nic.upgrade().map_or_else(String::new, |nic| {
+                let peer = nic.peer().map(|peer| format!(" \\ {}\n", peer.info()));
+                format!("{}\n{}", nic.info(), peer.unwrap_or_default())
+            }),
+        };
+        lock(&self.clients).iter().map(lines).collect()
     }
 
     /// An address for a device that was given none: from 52:54:00:12:34:56 upwards, the first
@@ -211,16 +277,46 @@ impl Netdevs {
     }
 }
 
-fn make(id: &str, options: NetdevOptions, reactors: &NetReactors<'_>) -> Result<Made, NetError> {
-    match options {
-        NetdevOptions::Stream { kind, options } => stream::open(id, kind, options, reactors),
-        NetdevOptions::Dgram { options, .. } => dgram::open(options, reactors),
-        NetdevOptions::Tap(options) => tap::open(&options, reactors),
+/// The back ends of a machine, and what they are made with.
+pub struct Network {
+    netdevs: Netdevs,
+    home: Context,
+    events: NetEventSink,
+}
+
+impl Network {
+    /// No back ends. Connections are made and accepted in `home`; `events` hears of them.
+    pub fn new(home: &Context, events: NetEventSink) -> Arc<Self> {
+        Arc::new(Self { netdevs: Netdevs::default(), home: home.clone(), events })
+    }
+
+    /// The table.
+    pub fn netdevs(&self) -> &Netdevs {
+        &self.netdevs
+    }
+
+    /// Who hears of what happens.
+    pub fn events(&self) -> &NetEventSink {
+        &self.events
+    }
+
+    /// Makes a back end and adds it. `descriptor` finds a descriptor by its number or name, and takes
+    /// it over. In `main`.
+    pub fn add(
+        &self,
+        id: &str,
+        options: NetdevOptions,
+        descriptor: &dyn Fn(&str) -> Result<Fd, String>,
+    ) -> Result<Arc<Netdev>, NetError> {
+        let events = Arc::clone(&self.events);
+        self.netdevs.add(id, options, &NetReactors { home: &self.home, descriptor, events })
     }
 }
 
-/// An identifier as QEMU has it: a letter, then letters, digits, `-`, `.` and `_`.
-fn well_formed(id: &str) -> bool {
-    id.starts_with(|c: char| c.is_ascii_alphabetic())
-        && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
+fn make(id: &str, options: NetdevOptions, reactors: &NetReactors<'_>) -> Result<Made, NetError> {
+    match options {
+        NetdevOptions::Stream { kind, options } => stream::open(id, kind, options, reactors),
+        NetdevOptions::Dgram { kind, options } => dgram::open(kind, options, reactors),
+        NetdevOptions::Tap(options) => tap::open(&options, reactors),
+    }
 }

@@ -17,11 +17,12 @@ mod throttle;
 mod types;
 
 pub use throttle::LIMITS;
+pub(crate) use throttle::check as check_limits;
 pub use types::{OBJECT_TYPES, ObjectType};
 
 use crate::error::CommandError;
-use crate::qdev::request_id_is_sound;
 use crate::qdev::value::{Properties, Syntax};
+use crate::text::is_identifier;
 use reactor::{Context, Fd};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -148,7 +149,7 @@ impl Objects {
             properties.set(name, value, syntax)?;
         }
         (ty.check)(&properties)?;
-        if !request_id_is_sound(id) {
+        if !is_identifier(id) {
             return Err(CommandError::generic("Parameter 'id' expects an identifier"));
         }
         self.refuse_duplicate(id)?;

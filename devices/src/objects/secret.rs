@@ -2,6 +2,7 @@
 
 use super::Body;
 use super::types::system_text;
+use crate::base64;
 use crate::error::CommandError;
 use crate::qdev::value::Properties;
 use reactor::io as rio;
@@ -16,16 +17,20 @@ pub(super) async fn load(properties: &Properties) -> Result<Body, CommandError> 
             "secrets are given in plain or base64 form here, not encrypted: leave out keyid and iv",
         );
     }
-    let bytes = match (properties.text("data"), properties.text("file")) {
+    let mut bytes = match (properties.text("data"), properties.text("file")) {
         (None, None) => return generic("Either 'file' or 'data' must be provided"),
         (Some(_), Some(_)) => return generic("'file' and 'data' are mutually exclusive"),
         (Some(data), None) => data.as_bytes().to_vec(),
         (None, Some(file)) => read(file).await?,
     };
     let bytes = match properties.text("format") {
-        Some("base64") => decode(&bytes).ok_or_else(|| {
-            CommandError::generic("the secret is not valid base64; give format=raw, or encode it")
-        })?,
+        Some("base64") => {
+            bytes.retain(|c| !c.is_ascii_whitespace());
+            base64::decode(&bytes).ok_or_else(|| {
+                let text = "the secret is not valid base64; give format=raw, or encode it";
+                CommandError::generic(text)
+            })?
+        }
         _ => bytes,
     };
     Ok(Body::Secret(bytes))
@@ -54,35 +59,4 @@ async fn read(name: &str) -> Result<Vec<u8>, CommandError> {
         }
         bytes.extend_from_slice(part);
     }
-}
-
-/// Decodes base64; white space is skipped. QEMU's decoder takes text without padding as well.
-pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
-    let text: Vec<u8> = text.iter().copied().filter(|c| !c.is_ascii_whitespace()).collect();
-    let end = text.iter().rposition(|c| *c != b'=').map_or(0, |last| last + 1);
-    let (digits, padding) = text.split_at(end);
-    if padding.len() > 2 || digits.len() % 4 == 1 {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
-    for group in digits.chunks(4) {
-        let mut bits = 0u32;
-        for digit in group {
-            bits = bits << 6 | value(*digit)?;
-        }
-        bits <<= 6 * (4 - group.len());
-        bytes.extend_from_slice(&bits.to_be_bytes()[1..group.len()]);
-    }
-    Some(bytes)
-}
-
-fn value(digit: u8) -> Option<u32> {
-    Some(match digit {
-        b'A'..=b'Z' => u32::from(digit - b'A'),
-        b'a'..=b'z' => u32::from(digit - b'a') + 26,
-        b'0'..=b'9' => u32::from(digit - b'0') + 52,
-        b'+' => 62,
-        b'/' => 63,
-        _ => return None,
-    })
 }

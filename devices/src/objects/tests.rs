@@ -1,4 +1,3 @@
-use super::secret::decode;
 use super::*;
 use crate::virtio::testing::on_reactors;
 use serde_json::json;
@@ -131,7 +130,7 @@ fn secrets_are_decoded_from_data_and_files() {
     on_reactors(1, |reactors| async move {
         let objects = Objects::new(reactors.cores());
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "cGFzc3dvcmQ=\n").unwrap();
+        std::fs::write(file.path(), "cGFzc3\ndvcmQ=\n").unwrap();
         let name = file.path().display();
         let of_file =
             format!(r#"{{"qom-type": "secret", "id": "f", "file": "{name}", "format": "base64"}}"#);
@@ -145,22 +144,4 @@ fn secrets_are_decoded_from_data_and_files() {
         let bad = r#"{"qom-type": "secret", "id": "x", "data": "a*c", "format": "base64"}"#;
         assert!(add(&objects, bad).await.unwrap_err().contains("not valid base64"));
     });
-}
-
-#[test]
-fn base64_is_that_of_rfc_4648() {
-    for (text, bytes) in [
-        ("", Some(&b""[..])),
-        ("Zg==", Some(b"f")),
-        ("Zm8=", Some(b"fo")),
-        ("Zm9v", Some(b"foo")),
-        ("Zm9vYg", Some(b"foob")),
-        ("/+8=", Some(&[0xff, 0xef])),
-        ("Z", None),
-        ("Zg===", None),
-        ("Z-==", None),
-        ("Zg=v", None),
-    ] {
-        assert_eq!(decode(text.as_bytes()).as_deref(), bytes, "{text}");
-    }
 }

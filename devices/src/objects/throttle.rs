@@ -47,7 +47,7 @@ pub(super) fn complete(limits: &Value) -> Value {
 }
 
 /// Whether limits can be kept together. The errors are QEMU's.
-pub(super) fn check(limits: Option<&Value>) -> Result<(), CommandError> {
+pub(crate) fn check(limits: Option<&Value>) -> Result<(), CommandError> {
     let generic = |text: &str| Err(CommandError::generic(text));
     let Some(limits) = limits else { return Ok(()) };
     let Value::Object(limits) = limits else {

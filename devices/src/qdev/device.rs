@@ -36,6 +36,11 @@ pub trait Realized: Send + Sync {
         None
     }
 
+    /// A property is about to change, which happens unless this fails. In `main`.
+    fn set_property(&self, _name: &str, _value: &value::PropValue) -> Result<(), CommandError> {
+        Ok(())
+    }
+
     /// Back to power-on state, where the bus does not do that. In `main` while no vCPU runs.
     fn reset(&self) {}
 
@@ -194,6 +199,9 @@ impl Device {
         let mut properties = lock(&self.properties);
         let property = properties.declared().find(|property| property.name == name);
         let property = property.ok_or_else(|| value::no_property(self.ty.name, name))?;
+        if property.read_only {
+            return Err(value::not_writable(self.ty.name, name));
+        }
         if !property.live {
             let whom = match self.id() {
                 Some(id) => format!("device '{id}' (type '{}')", self.ty.name),
@@ -202,7 +210,13 @@ impl Device {
             let text = format!("Attempt to set property '{name}' on {whom} after it was realized");
             return Err(CommandError::generic(text));
         }
-        properties.set(name, value, syntax)
+        let mut changed = properties.clone();
+        changed.set(name, value, syntax)?;
+        if let (Some(body), Some(value)) = (self.body(), changed.get(name)) {
+            body.set_property(name, value)?;
+        }
+        *properties = changed;
+        Ok(())
     }
 
     /// Whether its guest has been asked to let go of it.

@@ -9,7 +9,7 @@
 //! | the tree: add, remove, find, reset | [`DeviceTree`] | `main`; look-ups any |
 //! | what a device is made from: [`Setup`], [`Resources`] | `setup` | `main` |
 //! | the SCSI bus of an adapter | `scsi_bus` | `main` |
-//! | disks by id: [`Drives`] | `drives` | `main` |
+//! | the ports of a virtio console | `serial_bus` | `main` |
 //!
 //! Writers are in `main`. Readers walk a bus's children inside a read-side section, on any thread,
 //! without a lock. A removed device is unlinked at once; after the grace period it is unrealized,
@@ -17,11 +17,11 @@
 
 mod bus;
 mod device;
-mod drives;
 mod pci_bus;
 pub mod property;
 mod request;
 mod scsi_bus;
+mod serial_bus;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -31,11 +31,9 @@ pub mod value;
 
 pub use bus::{Bus, BusKind, SlotEject, Unplug, Visit};
 pub use device::{Device, DeviceState, Realized};
-pub use drives::{ClaimError, DriveTable, Drives};
 pub use pci_bus::{PciBus, SlotEvents};
-pub(crate) use request::is_identifier as request_id_is_sound;
 pub use request::{DeviceRequest, keyval};
-pub use setup::{Claim, Resources, Setup};
+pub use setup::{Claim, PortSink, Resources, Setup};
 pub use tree::{DeviceTree, TreeConfig, TreeEvents, WeakTree};
 pub(crate) use types::TREE as TYPE_TREE;
 pub use types::virtio_pci::{VIRTIO_PCI_PROPERTIES, VirtioFunction, realize_virtio};

@@ -83,6 +83,8 @@ pub struct Property {
     pub help: Option<&'static str>,
     /// Whether it may be set while the device or object lives.
     pub live: bool,
+    /// Whether only the device sets it.
+    pub read_only: bool,
     /// The name of the type in introspection, where it is not that of the kind.
     pub type_name: Option<&'static str>,
     /// Whether it must be given.
@@ -93,7 +95,16 @@ impl Property {
     /// A property without a default.
     pub const fn new(name: &'static str, kind: Kind) -> Self {
         let default = DefaultValue::Unset;
-        Self { name, kind, default, help: None, live: false, type_name: None, required: false }
+        Self {
+            name,
+            kind,
+            default,
+            help: None,
+            live: false,
+            read_only: false,
+            type_name: None,
+            required: false,
+        }
     }
 
     /// A switch.
@@ -142,6 +153,13 @@ impl Property {
     #[must_use]
     pub const fn live(mut self) -> Self {
         self.live = true;
+        self
+    }
+
+    /// Only the device sets it.
+    #[must_use]
+    pub const fn read_only(mut self) -> Self {
+        self.read_only = true;
         self
     }
 

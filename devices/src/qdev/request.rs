@@ -2,6 +2,7 @@
 
 use super::value::Syntax;
 use crate::error::CommandError;
+use crate::text::{is_identifier, split_commas};
 use serde_json::{Map, Value};
 
 /// A device to be made.
@@ -50,7 +51,7 @@ impl DeviceRequest {
 /// value, as in QEMU.
 pub fn keyval(text: &str, implied: &str) -> Result<Map<String, Value>, CommandError> {
     let mut arguments = Map::new();
-    for (n, part) in split(text).into_iter().enumerate() {
+    for (n, part) in split_commas(text).into_iter().enumerate() {
         let (key, value) = match part.split_once('=') {
             Some((key, value)) => (key.to_owned(), value.to_owned()),
             None if part.is_empty() => continue,
@@ -66,28 +67,4 @@ pub fn keyval(text: &str, implied: &str) -> Result<Map<String, Value>, CommandEr
         arguments.insert(key, Value::String(value));
     }
     Ok(arguments)
-}
-
-/// Splits at single commas; a doubled comma stands for one.
-fn split(text: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        let last = parts.len() - 1;
-        if c != ',' {
-            parts[last].push(c);
-        } else if chars.next_if_eq(&',').is_some() {
-            parts[last].push(',');
-        } else {
-            parts.push(String::new());
-        }
-    }
-    parts
-}
-
-/// Letters, digits, `-`, `.` and `_`, beginning with a letter.
-pub(crate) fn is_identifier(id: &str) -> bool {
-    let mut chars = id.chars();
-    chars.next().is_some_and(|c| c.is_ascii_alphabetic())
-        && chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
 }

@@ -87,6 +87,12 @@ impl BusKind for ScsiBus {
         let plugged = self.scsi.plug(address, Arc::clone(disk.unit()));
         plugged.map_err(|error| CommandError::generic(error.to_string()))?;
         disk.set_address(address);
+        let told = Arc::downgrade(&self.scsi);
+        disk.on_size_change(Box::new(move || {
+            if let Some(scsi) = told.upgrade() {
+                scsi.size_changed(address);
+            }
+        }));
         Ok(number(address))
     }
 

@@ -1,11 +1,15 @@
 //! What a device is made from.
 
 use super::BoxFuture;
-use super::drives::{ClaimError, Drives};
 use super::value::Properties;
+use crate::block::Disk;
+use crate::block::graph::{Backend, BlockGraph, ClaimOptions, SizeListener};
+use crate::chardev::Chardevs;
 use crate::error::CommandError;
+use crate::net::Network;
 use crate::objects::Objects;
 use crate::virtio::Ram;
+use crate::virtio::balloon::BalloonSlot;
 use reactor::Context;
 use std::sync::Arc;
 use vcpu::irq::Platform;
@@ -21,11 +25,22 @@ pub struct Resources {
     pub cores: Vec<Context>,
     /// Processors of the guest.
     pub cpus: u32,
-    /// Disks by id.
-    pub drives: Arc<dyn Drives>,
+    /// Drives and nodes by their names.
+    pub block: Arc<BlockGraph>,
     /// Objects by id.
     pub objects: Arc<Objects>,
+    /// Network back ends by id.
+    pub network: Arc<Network>,
+    /// Character devices by id.
+    pub chardevs: Chardevs,
+    /// The place of the machine's balloon.
+    pub balloon: Arc<BalloonSlot>,
+    /// Told when a program of the guest opens or closes the port with an id.
+    pub port_opened: PortSink,
 }
+
+/// Takes the id of a port, and whether a program of the guest has it open. Any thread, returns at once.
+pub type PortSink = Arc<dyn Fn(&str, bool) + Send + Sync>;
 
 /// Where a test lets a step fail.
 #[derive(Debug, Default)]
@@ -79,54 +94,62 @@ impl Setup<'_> {
         self.steps.next(name)
     }
 
-    /// Claims the disk that the property `drive` names. `owner` is the type that QEMU names in the error.
-    pub fn claim_drive(&self, owner: &str) -> Result<Claim, CommandError> {
+    /// Claims the drive or node that the property `drive` names, for `device`: its name or path, as
+    /// queries have it. `owner` is the type that QEMU names in the error; `may_be_empty`: a drive
+    /// needs no medium.
+    pub fn claim_drive(
+        &self,
+        owner: &str,
+        device: String,
+        may_be_empty: bool,
+    ) -> Result<Claim, CommandError> {
         let id = self.properties.text("drive").filter(|id| !id.is_empty());
         let id = id.ok_or_else(|| CommandError::generic("drive property not set"))?;
-        let drives = &self.resources.drives;
-        let disk = drives.claim(id, self.path).map_err(|error| match error {
-            ClaimError::Unknown => {
-                CommandError::generic(format!("Property '{owner}.drive' can't find value '{id}'"))
-            }
-            ClaimError::InUse => {
-                CommandError::generic(format!("Drive '{id}' is already in use by another device"))
-            }
-            ClaimError::Refused(error) => error,
-        })?;
-        Ok(Claim { id: id.to_owned(), drives: Arc::clone(drives), disk: Some(disk) })
+        let options = ClaimOptions { device, read_only: false, share_writes: false, may_be_empty };
+        let graph = Arc::clone(&self.resources.block);
+        let claimed = graph.claim(id, &options).unwrap_or_else(|| {
+            let text = format!("Property '{owner}.drive' can't find value '{id}'");
+            Err(CommandError::generic(text))
+        });
+        Ok(Claim { backend: Some(claimed?), graph })
     }
 }
 
-/// A claim on a disk. Dropped, it is taken back as if it had never been.
+/// A claim on a drive or a node. Dropped, it is taken back as if it had never been.
 pub struct Claim {
-    id: String,
-    drives: Arc<dyn Drives>,
-    disk: Option<Arc<dyn crate::block::Disk>>,
+    graph: Arc<BlockGraph>,
+    backend: Option<Arc<Backend>>,
 }
 
 impl Claim {
-    /// The disk.
-    pub fn disk(&self) -> Option<&Arc<dyn crate::block::Disk>> {
-        self.disk.as_ref()
+    /// The disk, unless the drive is empty.
+    pub fn disk(&self) -> Option<Arc<dyn Disk>> {
+        let backend = self.backend.as_ref().filter(|backend| backend.root().is_some())?;
+        Some(Arc::clone(backend) as _)
     }
 
-    /// The id it was claimed by.
-    pub fn id(&self) -> &str {
-        &self.id
+    /// Has `listener` called in `main` after each change of the size, while this claim lasts.
+    pub fn on_size_change(&self, listener: SizeListener) {
+        if let Some(backend) = &self.backend {
+            backend.on_size_change(listener);
+        }
     }
 
     /// Ends it because the device is gone for good, and nothing is in flight.
     pub fn release(mut self) -> BoxFuture<'static, ()> {
-        self.disk = None;
-        let (id, drives) = (std::mem::take(&mut self.id), Arc::clone(&self.drives));
-        Box::pin(async move { drives.released(&id).await })
+        let (backend, graph) = (self.backend.take(), Arc::clone(&self.graph));
+        Box::pin(async move {
+            if let Some(backend) = backend {
+                graph.release(&backend).await;
+            }
+        })
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if self.disk.take().is_some() {
-            self.drives.give_back(&self.id);
+        if let Some(backend) = self.backend.take() {
+            self.graph.give_back(&backend);
         }
     }
 }

@@ -286,6 +286,9 @@ impl Properties {
         let owner = self.owner;
         let entry = self.values.iter_mut().find(|(property, _)| property.name == name);
         let (property, place) = entry.ok_or_else(|| no_property(owner, name))?;
+        if property.read_only {
+            return Err(not_writable(owner, name));
+        }
         *place = parse(property, owner, value, syntax)?;
         Ok(())
     }
@@ -336,6 +339,11 @@ impl Properties {
             _ => None,
         }
     }
+}
+
+/// The error for a property that only the device sets.
+pub(crate) fn not_writable(owner: &str, name: &str) -> CommandError {
+    CommandError::generic(format!("Property '{owner}.{name}' is not writable"))
 }
 
 /// The error for a property that a type has not.

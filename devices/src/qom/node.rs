@@ -4,7 +4,7 @@ use super::types::{DEVICE_PROPERTIES, PropertyInfo};
 use crate::error::CommandError;
 use crate::objects::Object;
 use crate::qdev::property::{Kind, Property};
-use crate::qdev::value::{Syntax, no_property};
+use crate::qdev::value::{Syntax, no_property, not_writable};
 use crate::qdev::{Bus, Device, DeviceState};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -142,8 +142,7 @@ impl Node {
             Entity::Object(object) if declared => object.set_property(name, value, syntax),
             _ => {
                 self.get(name)?;
-                let text = format!("Property '{}.{name}' is not writable", self.type_name());
-                Err(CommandError::generic(text))
+                Err(not_writable(self.type_name(), name))
             }
         }
     }

@@ -49,7 +49,7 @@ pub type Ram = vm_memory::GuestMemoryMmap<()>;
 
 /// Feature bits of every device type (section 6).
 pub mod features {
-    use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+    use virtio_bindings::virtio_config::{VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1};
     use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
     /// Descriptors may point to tables of descriptors.
@@ -59,8 +59,11 @@ pub mod features {
     /// The device follows version 1 of the specification or later.
     pub const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
 
+    /// A queue can be reset alone.
+    pub const RING_RESET: u64 = 1 << VIRTIO_F_RING_RESET;
+
     /// What the transport and the queues do for every device.
-    pub const COMMON: u64 = INDIRECT_DESC | EVENT_IDX | VERSION_1;
+    pub const COMMON: u64 = INDIRECT_DESC | EVENT_IDX | VERSION_1 | RING_RESET;
 }
 
 /// The vector number that means "none" (section 4.1.5.1.2).

@@ -95,6 +95,8 @@ struct QueueTask<W> {
     doorbell: Fd,
     events: OpGroup,
     listening: bool,
+    /// Chains were taken since the driver was last asked to ring for new ones.
+    unasked: bool,
     stop: Stop,
 }
 
@@ -106,7 +108,7 @@ impl<W: QueueWork> QueueTask<W> {
         events.wait_eventfd(setup.doorbell.as_raw_fd(), DOORBELL);
         let QueueSetup { queue, doorbell, stop, interrupt, fault, .. } = setup;
         let ring = Ring { queue, metrics, interrupt, fault };
-        Ok(Self { work, ring, doorbell, events, listening: true, stop })
+        Ok(Self { work, ring, doorbell, events, listening: true, unasked: false, stop })
     }
 
     /// Does all there is to do; ready when the queue has been stopped and nothing is in flight.
@@ -179,15 +181,18 @@ impl<W: QueueWork> QueueTask<W> {
 
     fn try_take(&mut self, budget: usize, taken: &mut usize) -> Result<(), ChainFault> {
         loop {
-            let before = *taken;
             while *taken < budget && self.work.take_one(&mut self.ring)? {
                 if *taken == 0 {
                     self.ring.queue.disable_notification()?;
                 }
                 *taken += 1;
+                self.unasked = true;
             }
             // With the budget used up the task comes back by itself, and asks then.
-            if *taken == budget || *taken == before || !self.ring.queue.enable_notification()? {
+            if *taken == budget || !std::mem::take(&mut self.unasked) {
+                return Ok(());
+            }
+            if !self.ring.queue.enable_notification()? {
                 return Ok(());
             }
         }

@@ -2,11 +2,12 @@
 
 use super::chardev_backend::ChardevBackend;
 use super::descriptors::session;
+use crate::ErrorClass;
 use crate::core::Env;
 use crate::error::QmpError;
 use crate::registry::{Command, Registry};
-use crate::{ErrorClass, base64};
 use crate::{qapi_enum, qapi_struct};
+use devices::base64;
 use devices::chardev::{self, Chardevs};
 
 qapi_struct! {
@@ -231,11 +232,15 @@ pub(crate) fn chardev_send_break(
 }
 
 pub(crate) fn ringbuf_write(env: &Env, asked: RingbufWrite) -> Result<(), QmpError> {
+    let chardevs = chardevs(env)?;
+    // An unknown device is named before wrong data.
+    chardevs.ring_read(&asked.device, 0)?;
     let bytes = match asked.format {
-        Some(DataFormat::Base64) => base64::decode(&asked.data),
+        Some(DataFormat::Base64) => base64::decode_lenient(asked.data.as_bytes())
+            .ok_or_else(|| QmpError::generic("Base64 data contains invalid characters"))?,
         Some(DataFormat::Utf8) | None => asked.data.into_bytes(),
     };
-    Ok(chardevs(env)?.ring_write(&asked.device, &bytes)?)
+    Ok(chardevs.ring_write(&asked.device, &bytes)?)
 }
 
 pub(crate) fn ringbuf_read(env: &Env, asked: RingbufRead) -> Result<String, QmpError> {

@@ -240,7 +240,7 @@ qapi_union! {
 }
 
 /// Refuses what is there only so that a client may say that it does not want it.
-fn refuse(wanted: bool, what: &str) -> Result<(), QmpError> {
+pub(super) fn refuse(wanted: bool, what: &str) -> Result<(), QmpError> {
     if wanted { Err(QmpError::generic(format!("{what} is not supported"))) } else { Ok(()) }
 }
 
@@ -328,7 +328,7 @@ impl ChardevSocket {
 }
 
 impl InetSocketAddress {
-    fn checked(self) -> Result<Address, QmpError> {
+    pub(super) fn checked(self) -> Result<Address, QmpError> {
         refuse(self.to.is_some(), "a range of ports")?;
         refuse(self.keep_alive == Some(true), "keep-alive")?;
         refuse(self.mptcp == Some(true), "mptcp")?;
@@ -345,7 +345,7 @@ impl InetSocketAddress {
 }
 
 impl UnixSocketAddress {
-    fn checked(self) -> Result<Address, QmpError> {
+    pub(super) fn checked(self) -> Result<Address, QmpError> {
         if self.hidden == Some(true) {
             refuse(self.tight == Some(false), "tight=off")?;
             return Ok(Address::Abstract(self.path));

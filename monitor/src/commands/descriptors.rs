@@ -5,7 +5,7 @@ use crate::error::QmpError;
 use crate::qapi_struct;
 use crate::registry::{Command, Registry};
 use crate::session::Session;
-use crate::session::descriptors::Entry;
+use crate::session::descriptors::{Descriptors, Entry};
 use std::sync::PoisonError;
 
 qapi_struct! {
@@ -93,12 +93,14 @@ pub(super) fn session(env: &Env) -> Result<&Session, QmpError> {
     env.session.as_deref().ok_or_else(|| QmpError::generic(text))
 }
 
-fn getfd(env: &Env, asked: FdName) -> Result<(), QmpError> {
+pub(crate) fn getfd(env: &Env, asked: FdName) -> Result<(), QmpError> {
     session(env)?.descriptors().name(asked.fdname)
 }
 
-fn closefd(env: &Env, FdName { fdname }: FdName) -> Result<(), QmpError> {
-    session(env)?.descriptors().close(&fdname)
+pub(crate) fn closefd(env: &Env, FdName { fdname }: FdName) -> Result<(), QmpError> {
+    // In a line of HMP nothing ever came.
+    let Some(session) = &env.session else { return Descriptors::default().close(&fdname) };
+    session.descriptors().close(&fdname)
 }
 
 fn add_fd(env: &Env, asked: AddFd) -> Result<AddfdInfo, QmpError> {

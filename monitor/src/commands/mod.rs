@@ -7,6 +7,7 @@
 )]
 
 pub(crate) mod actions;
+pub(crate) mod balloon;
 pub(crate) mod block;
 pub(crate) mod chardev;
 pub(crate) mod chardev_backend;
@@ -16,6 +17,8 @@ pub(crate) mod guest;
 pub(crate) mod inspect;
 pub(crate) mod memory;
 pub(crate) mod monitor;
+pub(crate) mod net;
+pub(crate) mod net_backend;
 pub(crate) mod objects;
 pub(crate) mod qdev;
 pub(crate) mod qom;
@@ -47,6 +50,8 @@ pub(crate) fn registry() -> Registry<Env> {
     descriptors::register(&mut registry);
     sessions::register(&mut registry);
     chardev::register(&mut registry);
+    net::register(&mut registry);
+    balloon::register(&mut registry);
     registry
 }
 

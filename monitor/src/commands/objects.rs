@@ -3,11 +3,10 @@
 use crate::core::Env;
 use crate::error::QmpError;
 use crate::registry::{
-    At, Command, EnumInfo, Members, Qapi, QapiStruct, Registry, StructInfo, Type, Value,
-    VariantsInfo, members, mistyped, optional, required,
+    Command, EnumInfo, Members, Qapi, QapiStruct, Registry, StructInfo, Type, VariantsInfo,
+    members, optional, required,
 };
-use crate::wire::Writer;
-use crate::{qapi_enum, qapi_struct};
+use crate::{qapi_enum, qapi_open_struct, qapi_struct};
 use devices::qdev::value::Syntax;
 use devices::qom;
 
@@ -114,52 +113,28 @@ qapi_struct! {
     }
 }
 
-/// An object to be made. The table of objects reads it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ObjectOptions(Members);
-
-impl Qapi for ObjectOptions {
-    const TYPE: Type = Type::Struct(Self::INFO);
-
-    fn read(value: Value, at: At<'_>) -> Result<Self, QmpError> {
-        let Value::Object(members) = value else { return Err(mistyped(at, "object")) };
-        Ok(Self(members))
-    }
-
-    fn write(&self, writer: &mut Writer) {
-        writer.value(&Value::Object(self.0.clone()));
-    }
-}
-
-impl QapiStruct for ObjectOptions {
-    const INFO: &'static StructInfo = &StructInfo {
-        name: "ObjectOptions",
-        doc: "An object to be made.\n",
-        members: &[
-            required("qom-type", "Its type.\n", Type::Enum(&TYPES)),
-            required("id", "Its id, which must be free.\n", Type::String),
+static OPTIONS: StructInfo = StructInfo {
+    name: "ObjectOptions",
+    doc: "An object to be made.\n",
+    members: &[
+        required("qom-type", "Its type.\n", Type::Enum(&TYPES)),
+        required("id", "Its id, which must be free.\n", Type::String),
+    ],
+    variants: Some(VariantsInfo {
+        tag: "qom-type",
+        cases: &[
+            ("iothread", &IOTHREAD),
+            ("rng-builtin", <()>::INFO),
+            ("rng-random", &RNG_RANDOM),
+            ("secret", &SECRET),
+            ("throttle-group", &THROTTLE_GROUP),
         ],
-        variants: Some(VariantsInfo {
-            tag: "qom-type",
-            cases: &[
-                ("iothread", &IOTHREAD),
-                ("rng-builtin", <()>::INFO),
-                ("rng-random", &RNG_RANDOM),
-                ("secret", &SECRET),
-                ("throttle-group", &THROTTLE_GROUP),
-            ],
-        }),
-    };
+    }),
+};
 
-    fn take_members(members: &mut Members, _: At<'_>) -> Result<Self, QmpError> {
-        Ok(Self(std::mem::take(members)))
-    }
-
-    fn write_members(&self, writer: &mut Writer) {
-        for (name, value) in &self.0 {
-            value.write_member(name, writer);
-        }
-    }
+qapi_open_struct! {
+    /// An object to be made. The table of objects reads it.
+    pub struct ObjectOptions = OPTIONS;
 }
 
 qapi_struct! {

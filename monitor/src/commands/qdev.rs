@@ -3,72 +3,25 @@
 use crate::core::Env;
 use crate::error::QmpError;
 use crate::event::{DeviceDeleted, DeviceUnplugGuestError};
-use crate::qapi_struct;
-use crate::registry::{
-    At, Command, MemberInfo, Members, Qapi, QapiStruct, Registry, StructInfo, Type, Value, mistyped,
-};
+use crate::registry::{Command, Registry, StructInfo, Type, members, optional, required};
 use crate::session::hub::EventSink;
-use crate::wire::Writer;
+use crate::{qapi_open_struct, qapi_struct};
 use devices::qdev::{DeviceRequest, TreeEvents};
 
-/// The arguments of `device_add`: what every device takes, and the properties of its type, which only the
-/// type can tell.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DeviceAdd(pub Members);
+static DEVICE_ADD: StructInfo = members(
+    "DeviceAdd",
+    "A device; its properties are further members.",
+    &[
+        required("driver", "The type: see qom-list-types.", Type::String),
+        optional("bus", "The bus; one that is free when absent.", Type::String),
+        optional("id", "The name to give it, which must be free.", Type::String),
+    ],
+);
 
-impl Qapi for DeviceAdd {
-    const TYPE: Type = Type::Struct(Self::INFO);
-
-    fn read(value: Value, at: At<'_>) -> Result<Self, QmpError> {
-        match value {
-            Value::Object(members) => Ok(Self(members)),
-            _ => Err(mistyped(at, "object")),
-        }
-    }
-
-    fn write(&self, writer: &mut Writer) {
-        writer.begin_object();
-        self.write_members(writer);
-        writer.end_object();
-    }
-}
-
-impl QapiStruct for DeviceAdd {
-    const INFO: &'static StructInfo = &StructInfo {
-        name: "DeviceAdd",
-        doc: "A device; its properties are further members.",
-        members: &[
-            MemberInfo {
-                name: "driver",
-                doc: "The type: see qom-list-types.",
-                ty: Type::String,
-                optional: false,
-            },
-            MemberInfo {
-                name: "bus",
-                doc: "The bus; one that is free when absent.",
-                ty: Type::String,
-                optional: true,
-            },
-            MemberInfo {
-                name: "id",
-                doc: "The name to give it, which must be free.",
-                ty: Type::String,
-                optional: true,
-            },
-        ],
-        variants: None,
-    };
-
-    fn take_members(members: &mut Members, _: At<'_>) -> Result<Self, QmpError> {
-        Ok(Self(std::mem::take(members)))
-    }
-
-    fn write_members(&self, writer: &mut Writer) {
-        for (name, value) in &self.0 {
-            value.write_member(name, writer);
-        }
-    }
+qapi_open_struct! {
+    /// The arguments of `device_add`: what every device takes, and the properties of its type,
+    /// which only the type can tell.
+    pub struct DeviceAdd = DEVICE_ADD;
 }
 
 qapi_struct! {

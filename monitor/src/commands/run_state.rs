@@ -5,6 +5,8 @@ use crate::core::Env;
 use crate::error::QmpError;
 use crate::machine::RunState;
 use crate::registry::{Command, Registry};
+use reactor::sync::oneshot;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 pub(super) fn register(registry: &mut Registry<Env>) {
@@ -21,7 +23,7 @@ pub(super) fn register(registry: &mut Registry<Env>) {
         "Wakes the guest up from a suspended state.",
         system_wakeup,
     ));
-    let exit_preconfig = Command::plain(
+    let exit_preconfig = Command::coroutine(
         "x-exit-preconfig",
         "Ends the state before the machine is configured (-preconfig).",
         x_exit_preconfig,
@@ -58,12 +60,20 @@ pub(crate) async fn system_wakeup(env: Env, (): ()) -> Result<(), QmpError> {
     machine.system_wakeup().await
 }
 
-pub(crate) fn x_exit_preconfig(env: &Env, (): ()) -> Result<(), QmpError> {
-    if !env.core.preconfig.swap(false, Ordering::AcqRel) {
-        let text = "The command is permitted only before machine initialization";
-        return Err(QmpError::generic(text));
+pub(crate) async fn x_exit_preconfig(env: Env, (): ()) -> Result<(), QmpError> {
+    let (answer, machine_is_there) = oneshot::channel();
+    {
+        let leaving = &env.core.leaving_preconfig;
+        let mut leaving = leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        if !env.core.preconfig.swap(false, Ordering::AcqRel) {
+            let text = "The command is permitted only before machine initialization";
+            return Err(QmpError::generic(text));
+        }
+        *leaving = Some(answer);
     }
     env.core.preconfig_ended.notify_all();
+    // It is dropped, not sent.
+    let _ended = machine_is_there.await;
     Ok(())
 }
 

@@ -169,6 +169,18 @@ impl<'a> Args<'a> {
         Err(syntax("unterminated string"))
     }
 
+    /// `on` or `off`.
+    pub(super) fn switch(&mut self) -> Result<bool, Failure> {
+        let end = self.rest.find(char::is_whitespace).unwrap_or(self.rest.len());
+        let on = match self.rest.get(..end) {
+            Some("on") => true,
+            Some("off") => false,
+            _ => return Err(syntax("Expected 'on' or 'off'")),
+        };
+        self.skip(end);
+        Ok(on)
+    }
+
     /// The rest of the line.
     pub(super) fn rest(&self) -> Result<&'a str, Failure> {
         match self.rest {

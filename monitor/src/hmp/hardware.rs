@@ -1,5 +1,7 @@
 //! `info` about the hardware that the guest sees, in the layouts of QEMU.
 
+use super::args::{Args, Failure};
+use crate::commands::balloon::{self, Balloon};
 use crate::commands::guest::{self, PciBridgeInfo, PciBusInfo, PciDeviceInfo, PciMemoryRegion};
 use crate::core::Env;
 use crate::error::QmpError;
@@ -118,4 +120,18 @@ fn region(text: &mut String, bar: &PciMemoryRegion) {
             writeln!(text, " at 0x{base:0digits$x} [0x{last:0digits$x}].")
         }
     };
+}
+
+/// `balloon`: a target in MiB.
+pub(super) fn balloon(env: &Env, rest: &str) -> Result<String, Failure> {
+    let mut args = Args::new(rest);
+    let value = args.expression()?.saturating_mul(1 << 20);
+    args.end()?;
+    balloon::balloon(env, Balloon { value })?;
+    Ok(String::new())
+}
+
+pub(super) fn info_balloon(env: &Env) -> Result<String, QmpError> {
+    let info = balloon::query_balloon(env, ())?;
+    Ok(format!("balloon: actual={}\n", info.actual >> 20))
 }

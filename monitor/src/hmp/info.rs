@@ -2,7 +2,7 @@
 
 use super::args::Failure;
 use super::table::HmpCommand;
-use super::{hardware, qom};
+use super::{block, chardev, hardware, net, qom};
 use crate::BoxFuture;
 use crate::commands::sessions::{self, CommandLatency};
 use crate::commands::{inspect, monitor, reactors};
@@ -12,6 +12,30 @@ use crate::machine::RunState;
 use std::fmt::Write as _;
 
 pub(super) const COMMANDS: &[HmpCommand] = &[
+    HmpCommand {
+        names: "balloon",
+        params: "",
+        help: "show balloon information",
+        run: |env, _| ready(hardware::info_balloon(env)),
+    },
+    HmpCommand {
+        names: "block",
+        params: "[-n] [-v] [device]",
+        help: "show info of one block device or all block devices (-n: show named nodes; -v: show details)",
+        run: |env, rest| Box::pin(std::future::ready(block::info_block(env, rest))),
+    },
+    HmpCommand {
+        names: "blockstats",
+        params: "",
+        help: "show block device statistics",
+        run: |env, _| ready(block::info_blockstats(env)),
+    },
+    HmpCommand {
+        names: "chardev",
+        params: "",
+        help: "show the character devices",
+        run: |env, _| ready(chardev::list(env)),
+    },
     HmpCommand {
         names: "commands",
         params: "",
@@ -53,6 +77,12 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         params: "",
         help: "show the current VM name",
         run: |env, _| ready(name(env)),
+    },
+    HmpCommand {
+        names: "network",
+        params: "",
+        help: "show the network state",
+        run: |env, _| ready(net::info(env)),
     },
     HmpCommand {
         names: "pci",

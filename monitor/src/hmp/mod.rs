@@ -5,6 +5,8 @@
 //! came from waits for it without holding anybody up. There is no nested event loop to run.
 
 mod args;
+mod block;
+mod chardev;
 mod complete;
 mod devices;
 mod edit;
@@ -12,6 +14,7 @@ mod hardware;
 mod info;
 mod line;
 mod memory;
+mod net;
 mod page;
 mod qom;
 mod session;
@@ -38,7 +41,7 @@ pub(crate) fn edit_any(bytes: &[u8]) {
 }
 
 /// Runs one line and gives its output with `\r\n` ends. In main, in coroutine context, with the
-/// coroutine lane held.
+/// coroutine lane held unless the line only looks.
 pub(crate) async fn run_line(env: &Env, line: &str) -> String {
     debug_assert!(env.core.reactors.main().is_current());
     table::run(env, line).await.replace('\n', "\r\n")

@@ -136,7 +136,12 @@ impl HmpSession {
 async fn run(core: &Arc<Core>, line: String) -> String {
     let own = Arc::clone(core);
     let task = core.reactors.main().spawn("hmp-command", async move {
-        let _lane = own.coroutine_lane.lock().await;
+        // Who only looks need not wait for another session's command that waits.
+        let _lane = if super::table::only_looks(&line) {
+            None
+        } else {
+            Some(own.coroutine_lane.lock().await)
+        };
         run_line(&Env::of_hmp(&own), &line).await
     });
     match task.await {

@@ -1,7 +1,7 @@
 //! The commands of the human monitor.
 
 use super::args::Failure;
-use super::{devices, info, memory, qom};
+use super::{block, chardev, devices, hardware, info, memory, net, qom};
 use crate::BoxFuture;
 use crate::commands::memory::inject_nmi;
 use crate::commands::run_state;
@@ -35,6 +35,30 @@ impl HmpCommand {
 
 pub(super) const COMMANDS: &[HmpCommand] = &[
     HmpCommand {
+        names: "balloon",
+        params: "target",
+        help: "request VM to change its memory allocation (in MB)",
+        run: |env, rest| ready(hardware::balloon(env, rest)),
+    },
+    HmpCommand {
+        names: "chardev-remove",
+        params: "id",
+        help: "remove chardev",
+        run: |env, rest| ready(chardev::remove(env, rest)),
+    },
+    HmpCommand {
+        names: "chardev-send-break",
+        params: "id",
+        help: "send a break on chardev",
+        run: |env, rest| ready(chardev::send_break(env, rest)),
+    },
+    HmpCommand {
+        names: "closefd",
+        params: "closefd name",
+        help: "close a file descriptor previously passed via SCM rights",
+        run: |env, rest| ready(chardev::close_fd(env, rest)),
+    },
+    HmpCommand {
         names: "cont|c",
         params: "",
         help: "resume emulation",
@@ -53,10 +77,28 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         run: |env, rest| Box::pin(devices::del(env, rest)),
     },
     HmpCommand {
+        names: "drive_add",
+        params: "[-n] slot [file=file][,if=none][,id=id][,option=value][,...]",
+        help: "add a drive for a device to come; -n: a block node, like -blockdev",
+        run: |env, rest| Box::pin(block::drive_add(env, rest)),
+    },
+    HmpCommand {
+        names: "drive_del",
+        params: "device",
+        help: "remove host block device",
+        run: |env, rest| Box::pin(block::drive_del(env, rest)),
+    },
+    HmpCommand {
         names: "exit_preconfig",
         params: "",
         help: "exit the preconfig state",
-        run: |env, _| quietly(std::future::ready(run_state::x_exit_preconfig(env, ()))),
+        run: |env, _| quietly(run_state::x_exit_preconfig(env.clone(), ())),
+    },
+    HmpCommand {
+        names: "getfd",
+        params: "getfd name",
+        help: "receive a file descriptor via SCM rights and assign it a name",
+        run: |env, rest| ready(chardev::get_fd(env, rest)),
     },
     HmpCommand {
         names: "help|?",
@@ -75,6 +117,18 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         params: "addr size file",
         help: "save to disk virtual memory dump starting at 'addr' of size 'size'",
         run: |env, rest| Box::pin(memory::memsave(env, rest)),
+    },
+    HmpCommand {
+        names: "netdev_add",
+        params: "[socket|stream|dgram|tap],id=str[,prop=value][,...]",
+        help: "add host network device",
+        run: |env, rest| Box::pin(std::future::ready(net::add(env, rest))),
+    },
+    HmpCommand {
+        names: "netdev_del",
+        params: "id",
+        help: "remove host network device",
+        run: |env, rest| Box::pin(std::future::ready(net::del(env, rest))),
     },
     HmpCommand {
         names: "nmi",
@@ -131,6 +185,24 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         run: |env, _| quietly(run_state::quit(env.clone(), ())),
     },
     HmpCommand {
+        names: "ringbuf_read",
+        params: "device size",
+        help: "Read from a ring buffer character device",
+        run: |env, rest| ready(chardev::ring_read(env, rest)),
+    },
+    HmpCommand {
+        names: "ringbuf_write",
+        params: "device data",
+        help: "Write to a ring buffer character device",
+        run: |env, rest| ready(chardev::ring_write(env, rest)),
+    },
+    HmpCommand {
+        names: "set_link",
+        params: "name on|off",
+        help: "change the link status of a network adapter",
+        run: |env, rest| ready(net::set_link(env, rest)),
+    },
+    HmpCommand {
         names: "stop|s",
         params: "",
         help: "stop emulation",
@@ -168,6 +240,11 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
     },
 ];
 
+/// A command that does not wait.
+fn ready<'a>(result: Result<String, Failure>) -> BoxFuture<'a, Result<String, Failure>> {
+    Box::pin(std::future::ready(result))
+}
+
 /// A command that says nothing when it succeeds.
 fn quietly<'a>(
     command: impl Future<Output = Result<(), QmpError>> + Send + 'a,
@@ -178,6 +255,12 @@ fn quietly<'a>(
 /// What `info` knows.
 pub(super) fn info() -> &'static [HmpCommand] {
     info::COMMANDS
+}
+
+/// Whether a line only looks at the machine, without waiting.
+pub(super) fn only_looks(line: &str) -> bool {
+    const LOOKS: [&str; 8] = ["", "info", "help", "?", "print", "p", "qom-get", "qom-list"];
+    LOOKS.contains(&split(line).0)
 }
 
 /// Runs one line.

@@ -1,5 +1,69 @@
 //! One declaration for a type's Rust form, its description, its reading and its writing.
 
+/// How a type that is a [`QapiStruct`](crate::registry::QapiStruct) is read and written: as an
+/// object of its members.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! qapi_object {
+    ($name:ident) => {
+        impl $crate::registry::Qapi for $name {
+            const TYPE: $crate::registry::Type =
+                $crate::registry::Type::Struct(<Self as $crate::registry::QapiStruct>::INFO);
+
+            fn read(
+                value: $crate::registry::Value,
+                at: $crate::registry::At<'_>,
+            ) -> ::std::result::Result<Self, $crate::QmpError> {
+                match value {
+                    $crate::registry::Value::Object(members) => {
+                        <Self as $crate::registry::QapiStruct>::read_members(members, at)
+                    }
+                    _ => Err($crate::registry::mistyped(at, "object")),
+                }
+            }
+
+            fn write(&self, writer: &mut $crate::wire::Writer) {
+                writer.begin_object();
+                <Self as $crate::registry::QapiStruct>::write_members(self, writer);
+                writer.end_object();
+            }
+        }
+    };
+}
+
+/// Declares an object type whose members are read by what they are for, not here: they are kept as
+/// they came. `$info` describes them.
+#[macro_export]
+macro_rules! qapi_open_struct {
+    (
+        $(#[doc = $doc:literal])*
+        pub struct $name:ident = $info:expr;
+    ) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $name(pub $crate::registry::Members);
+
+        $crate::qapi_object!($name);
+
+        impl $crate::registry::QapiStruct for $name {
+            const INFO: &'static $crate::registry::StructInfo = &$info;
+
+            fn take_members(
+                members: &mut $crate::registry::Members,
+                _: $crate::registry::At<'_>,
+            ) -> ::std::result::Result<Self, $crate::QmpError> {
+                Ok(Self(::std::mem::take(members)))
+            }
+
+            fn write_members(&self, writer: &mut $crate::wire::Writer) {
+                for (name, value) in &self.0 {
+                    $crate::registry::Qapi::write_member(value, name, writer);
+                }
+            }
+        }
+    };
+}
+
 /// Declares an object type: a Rust struct whose members have a name on the wire and
 /// documentation, both of which go into its description.
 ///
@@ -35,28 +99,7 @@ macro_rules! qapi_struct {
             )*
         }
 
-        impl $crate::registry::Qapi for $name {
-            const TYPE: $crate::registry::Type =
-                $crate::registry::Type::Struct(<Self as $crate::registry::QapiStruct>::INFO);
-
-            fn read(
-                value: $crate::registry::Value,
-                at: $crate::registry::At<'_>,
-            ) -> ::std::result::Result<Self, $crate::QmpError> {
-                match value {
-                    $crate::registry::Value::Object(members) => {
-                        <Self as $crate::registry::QapiStruct>::read_members(members, at)
-                    }
-                    _ => Err($crate::registry::mistyped(at, "object")),
-                }
-            }
-
-            fn write(&self, writer: &mut $crate::wire::Writer) {
-                writer.begin_object();
-                <Self as $crate::registry::QapiStruct>::write_members(self, writer);
-                writer.end_object();
-            }
-        }
+        $crate::qapi_object!($name);
 
         impl $crate::registry::QapiStruct for $name {
             const INFO: &'static $crate::registry::StructInfo = &$crate::registry::StructInfo {
@@ -184,28 +227,7 @@ macro_rules! qapi_union {
             }
         }
 
-        impl $crate::registry::Qapi for $name {
-            const TYPE: $crate::registry::Type =
-                $crate::registry::Type::Struct(<Self as $crate::registry::QapiStruct>::INFO);
-
-            fn read(
-                value: $crate::registry::Value,
-                at: $crate::registry::At<'_>,
-            ) -> ::std::result::Result<Self, $crate::QmpError> {
-                match value {
-                    $crate::registry::Value::Object(members) => {
-                        <Self as $crate::registry::QapiStruct>::read_members(members, at)
-                    }
-                    _ => Err($crate::registry::mistyped(at, "object")),
-                }
-            }
-
-            fn write(&self, writer: &mut $crate::wire::Writer) {
-                writer.begin_object();
-                <Self as $crate::registry::QapiStruct>::write_members(self, writer);
-                writer.end_object();
-            }
-        }
+        $crate::qapi_object!($name);
 
         impl $crate::registry::QapiStruct for $name {
             const INFO: &'static $crate::registry::StructInfo = &$crate::registry::StructInfo {

@@ -3,6 +3,7 @@
 //! Pure: no sockets, no contexts; any thread may use it.
 
 mod command;
+pub(crate) mod keyval;
 mod macros;
 mod qapi;
 pub mod schema;

@@ -2,6 +2,7 @@
 
 use super::client::Client;
 use super::descriptors::{ask_with, getfd};
+use super::human::hmp;
 use super::qemu::Qemu;
 use super::stage::stage;
 use serde_json::{Value, json};
@@ -196,5 +197,28 @@ fn a_pseudo_terminal_has_a_name_and_a_link() {
         }
         let info = client.run("query-chardev")[0].clone();
         assert_eq!(info["filename"], json!(format!("pty:{path}")));
+    });
+}
+
+/// What qemu-system-x86_64 10.0.2 answers to the same lines.
+#[test]
+fn ring_buffers_are_read_and_written_in_hmp() {
+    stage(|stage| {
+        let mut client = stage.client();
+        let ring = json!({"type": "ringbuf", "data": {"size": 64}});
+        let add = json!({"execute": "chardev-add", "arguments": {"id": "a", "backend": ring}});
+        assert_eq!(client.ask(&add), json!({"return": {}}));
+        for (line, output) in [
+            ("info chardev", "a: filename=ringbuf\r\n"),
+            ("ringbuf_write a hel\\x", ""),
+            ("ringbuf_write a \"a\\nb\\r\"", ""),
+            ("ringbuf_read a 100", "hel\\\\xa\r\nb\\u000D\r\n"),
+            ("ringbuf_read a 0", "Error: size must be greater than zero\r\n"),
+            ("chardev-send-break a", ""),
+            ("chardev-remove a", ""),
+            ("chardev-remove a", "Error: Chardev 'a' not found\r\n"),
+        ] {
+            assert_eq!(hmp(&mut client, line), output, "{line}");
+        }
     });
 }

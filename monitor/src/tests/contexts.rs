@@ -41,6 +41,22 @@ fn out_of_band_commands_overtake_a_command_that_waits() {
 }
 
 #[test]
+fn out_of_band_commands_are_answered_while_a_command_sleeps_for_five_seconds() {
+    stage(|stage| {
+        let entered = stage.gate.watch();
+        let mut client = stage.client();
+        client.send(json!({"execute": "x-sleep", "id": "slow"}).to_string());
+        entered.recv_timeout(PATIENCE).unwrap();
+        let slept = std::time::Instant::now();
+        for _ in 0..100 {
+            assert_eq!(client.oob("x-where-oob"), json!("monitor"));
+        }
+        assert_eq!(client.message(), json!({"return": "main", "id": "slow"}));
+        assert!(slept.elapsed() > Duration::from_secs(4));
+    });
+}
+
+#[test]
 fn out_of_band_and_plain_commands_go_on_while_main_is_busy() {
     stage(|stage| {
         let mut client = stage.client();
@@ -199,7 +215,7 @@ fn a_command_of_the_human_monitor_that_waits_does_not_nest() {
         };
         typed("first", b"stop\n");
         entered.recv_timeout(PATIENCE).unwrap();
-        typed("second", b"info status\n");
+        typed("second", b"cont\n");
         let (ran, runs) = mpsc::channel();
         stage.reactors.main().schedule_bh(move || ran.send(()).unwrap());
         runs.recv_timeout(PATIENCE).expect("main goes on");
@@ -210,9 +226,55 @@ fn a_command_of_the_human_monitor_that_waits_does_not_nest() {
         stage.gate.open();
         let [first, second] = [(); 2].map(|()| outputs.recv_timeout(PATIENCE).unwrap());
         assert_eq!((first.0, second.0), ("first", "second"));
-        assert!(second.1.starts_with(b"VM status: paused\r\n"));
-        // STOP has come, and is skipped here.
-        assert!(hmp(&mut client, "info status").starts_with("VM status: paused"));
+        assert!(second.1.starts_with(b"(ringvisor) "));
+        // STOP and RESUME have come, and are skipped here.
+        assert!(hmp(&mut client, "info status").starts_with("VM status: running"));
+    });
+}
+
+/// The first of the bugs behind all this: a `device_add` that waits for callbacks, which wait for a
+/// reader.
+#[test]
+fn a_device_add_that_waits_for_a_reader_holds_up_nobody() {
+    stage(|stage| {
+        stage.machine.add_bus(&stage.reactors);
+        let (leave, left) = mpsc::channel::<()>();
+        let (entered, entering) = mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            let _guard = rcu::read();
+            entered.send(()).unwrap();
+            let _ = left.recv();
+        });
+        entering.recv_timeout(PATIENCE).unwrap();
+        let (freed, frees) = mpsc::channel();
+        stage.reactors.main().schedule_bh(move || rcu::call_rcu(move || freed.send(()).unwrap()));
+        let (output, outputs) = mpsc::channel();
+        let typed = |name: &'static str, input: &'static [u8]| {
+            let (mut session, output) = (stage.monitor.hmp_session(Echo::Off), output.clone());
+            let typing = async move { output.send((name, session.input(input).await)).unwrap() };
+            stage.reactors.iohandler().spawn(name, typing).detach();
+        };
+        typed("adds", b"device_add nope\n");
+        // Lines that only look, plain commands and those out of band are answered.
+        typed("looks", b"info status\n");
+        let (name, shown) = outputs.recv_timeout(PATIENCE).unwrap();
+        assert_eq!((name, shown.starts_with(b"VM status: running\r\n")), ("looks", true));
+        let (mut client, mut other) = (stage.client(), stage.client());
+        assert_eq!(client.run("query-status")["status"], json!("running"));
+        assert_eq!(client.oob("x-where-oob"), json!("monitor"));
+        // A coroutine command has its turn behind the one that waits.
+        other.send(json!({"execute": "x-where-co", "id": 1}).to_string());
+        assert_eq!(other.oob("x-where-oob"), json!("monitor"));
+        assert_eq!(client.run("x-where"), json!("iohandler"));
+        assert!(outputs.try_recv().is_err() && frees.try_recv().is_err());
+        drop(leave);
+        let (name, shown) = outputs.recv_timeout(PATIENCE).unwrap();
+        let shown = String::from_utf8(shown).unwrap();
+        assert_eq!(name, "adds");
+        assert!(shown.starts_with("Error: 'nope' is not a valid device model name\r\n"), "{shown}");
+        frees.try_recv().expect("nothing of the attempt is left");
+        assert_eq!(other.message(), json!({"return": "main", "id": 1}));
+        reader.join().unwrap();
     });
 }
 

@@ -17,63 +17,13 @@ pub(super) const BLOCK: &[(&str, &str)] = &[
     ),
     ("blockdev-add: arguments(file).x-check-cache-dropped is QEMU's only", "unstable there"),
     ("blockdev-add: arguments.active is QEMU's only", "for migration, which is not there"),
-    ("blockdev-add: arguments.detect-zeroes is QEMU's only", "data is not looked at on its way"),
+    (
+        "block_set_io_throttle: arguments.device has other features",
+        "QEMU marks it as deprecated; members have no features here",
+    ),
     (
         "blockdev-add: arguments.force-share is QEMU's only",
         "for readers of images in use, which QEMU's tools are",
-    ),
-    (
-        "query-block: return[].inserted.bps_max is QEMU's only",
-        "optional there: no device has limits",
-    ),
-    (
-        "query-block: return[].inserted.bps_max_length is QEMU's only",
-        "optional there: no device has limits",
-    ),
-    (
-        "query-block: return[].inserted.bps_rd_max is QEMU's only",
-        "optional there: no device has limits",
-    ),
-    (
-        "query-block: return[].inserted.bps_rd_max_length is QEMU's only",
-        "optional there: no device has limits",
-    ),
-    (
-        "query-block: return[].inserted.bps_wr_max is QEMU's only",
-        "optional there: no device has limits",
-    ),
-    (
-        "query-block: return[].inserted.bps_wr_max_length is QEMU's only",
-        "optional there: no device has limits",
-    ),
-    ("query-block: return[].inserted.group is QEMU's only", "optional there: no device has limits"),
-    (
-        "query-block: return[].inserted.iops_max is QEMU's only",
-        "optional there: no device has limits",
-    ),
-    (
-        "query-block: return[].inserted.iops_max_length is QEMU's only",
-        "optional there: no device has limits",
-    ),
-    (
-        "query-block: return[].inserted.iops_rd_max is QEMU's only",
-        "optional there: no device has limits",
-    ),
-    (
-        "query-block: return[].inserted.iops_rd_max_length is QEMU's only",
-        "optional there: no device has limits",
-    ),
-    (
-        "query-block: return[].inserted.iops_size is QEMU's only",
-        "optional there: no device has limits",
-    ),
-    (
-        "query-block: return[].inserted.iops_wr_max is QEMU's only",
-        "optional there: no device has limits",
-    ),
-    (
-        "query-block: return[].inserted.iops_wr_max_length is QEMU's only",
-        "optional there: no device has limits",
     ),
     (
         "query-block: return[].inserted.dirty-bitmaps is QEMU's only",

@@ -58,6 +58,17 @@ fn lines_answer_as_those_of_qemu() {
                  PCI subsystem 1af4:1100\r\n      IRQ 11, pin A\r\n      BAR0: I/O (not mapped)\r\n      \
                  BAR4: 64 bit prefetchable memory at 0xfebf0000 [0xfebf0fff].\r\n      id \"disk0\"\r\n",
             ),
+            ("info chardev", ""),
+            ("chardev-remove x", "Error: Chardev 'x' not found\r\n"),
+            ("chardev-send-break x", "Error: Chardev 'x' not found\r\n"),
+            ("ringbuf_read x 0", "Error: Device 'x' not found\r\n"),
+            ("ringbuf_write x y", "Error: Device 'x' not found\r\n"),
+            (
+                "ringbuf_write x",
+                "ringbuf_write: string expected\r\nTry \"help ringbuf_write\" for more information\r\n",
+            ),
+            ("getfd a", "Error: No file descriptor supplied via SCM_RIGHTS\r\n"),
+            ("closefd a", "Error: File descriptor named 'a' not found\r\n"),
             ("system_wakeup", "Error: Unable to wake up: guest is not in suspended state\r\n"),
             (
                 "exit_preconfig",
@@ -167,14 +178,14 @@ fn a_line_that_waits_holds_up_neither_main_nor_qmp() {
         let mut session = stage.monitor.hmp_session(Echo::Off);
         let (sender, receiver) = std::sync::mpsc::channel();
         let typing = stage.reactors.iohandler().spawn("typing", async move {
-            sender.send(session.input(b"info status\n").await).unwrap();
+            sender.send(session.input(b"system_wakeup\n").await).unwrap();
         });
         let mut other = stage.client();
         assert_eq!(other.run("x-where"), json!("iohandler"));
         assert!(receiver.try_recv().is_err());
         stage.gate.open();
         assert_eq!(client.message(), json!({"return": "main", "id": 1}));
-        assert!(receiver.recv().unwrap().starts_with(b"VM status: running\r\n"));
+        assert!(receiver.recv().unwrap().starts_with(b"Error: Unable to wake up"));
         typing.detach();
     });
 }

@@ -14,6 +14,7 @@ mod interleave;
 mod life;
 mod memory;
 mod negotiation;
+mod network;
 mod preconfig;
 mod qemu;
 mod queries;

@@ -17,10 +17,12 @@ fn before_the_end_of_preconfig_few_commands_run() {
         stage.machine.set(RunState::Prelaunch);
         monitor.start_preconfig(Arc::clone(&stage.machine) as Arc<dyn Machine>);
         let (sender, receiver) = mpsc::channel();
-        let waiting = Arc::clone(&monitor);
+        let (waiting, machine) = (Arc::clone(&monitor), Arc::clone(&stage.machine));
         let task = stage.reactors.main().spawn("waiting", async move {
-            waiting.preconfig_ended().await;
+            let leaving = waiting.preconfig_ended().await;
+            machine.set(RunState::Running);
             sender.send(()).unwrap();
+            drop(leaving);
         });
         let mut client = Client::negotiated(&path);
         for command in ["query-kvm", "stop", "query-cpus-fast", "human-monitor-command"] {
@@ -34,6 +36,7 @@ fn before_the_end_of_preconfig_few_commands_run() {
         assert_eq!(receiver.try_recv(), Err(mpsc::TryRecvError::Empty));
         assert_eq!(client.run("x-exit-preconfig"), json!({}));
         receiver.recv().unwrap();
+        assert_eq!(client.run("query-status"), json!({"status": "running", "running": true}));
         assert_eq!(client.run("query-kvm"), json!({"enabled": true, "present": true}));
         let error = client.error(&json!({"execute": "x-exit-preconfig"}));
         assert_eq!(error.1, "The command is permitted only before machine initialization");

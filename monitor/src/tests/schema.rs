@@ -31,6 +31,12 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "human-monitor-command: feature savevm-monitor-nodes is QEMU's only",
         "there is no savevm in HMP",
     ),
+    ("NETDEV_STREAM_CONNECTED: data.addr has other variants", "no vsock addresses"),
+    ("netdev_add: arguments has other variants", "the other kinds are not there"),
+    (
+        "netdev_add: arguments(stream).reconnect has other features",
+        "QEMU marks it as deprecated; members have no features here",
+    ),
     (
         "query-cpus-fast: return[] has variants in QEMU only",
         "only s390x adds members, and no other architecture is emulated",
@@ -55,6 +61,8 @@ const FEWER_WORDS: &[(&str, &str)] = &[
     ("blockdev-add: arguments.driver", "the other drivers are not there"),
     ("chardev-add: arguments.backend(socket).data.addr.type", "no vsock addresses"),
     ("chardev-add: arguments.backend.type", "kinds without a use here, or with hardware behind"),
+    ("NETDEV_STREAM_CONNECTED: data.addr.type", "no vsock addresses"),
+    ("netdev_add: arguments.type", "kinds that need other programs or libraries"),
     ("object-add: arguments.qom-type", "the other types are not there"),
     ("query-cpus-fast: return[].target", "x86_64 only"),
     ("query-target: return.arch", "x86_64 only"),

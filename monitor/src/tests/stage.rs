@@ -13,13 +13,17 @@ use crate::{
 };
 use devices::block::graph::BlockGraph;
 use devices::chardev::Chardevs;
+use devices::net::Network;
+use devices::objects::Objects;
+use devices::qdev::{Bus, BusKind, Device, DeviceTree, Resources, TreeConfig, Types, Unplug};
+use devices::virtio::balloon::BalloonSlot;
 use reactor::sync::{Notify, oneshot};
 use reactor::{DrainToken, Fd, Reactors, io};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 use vcpu::linear::Linear;
 use vcpu::memory::Ram;
@@ -187,6 +191,15 @@ fn registry(gate: &Arc<Gate>, backend: &Arc<Backend>) -> Registry<Env> {
             Ok(here())
         }
     }));
+    let sleeps = Arc::clone(gate);
+    registry.add(Command::coroutine("x-sleep", "", move |_: Env, (): ()| {
+        let gate = Arc::clone(&sleeps);
+        async move {
+            gate.enter();
+            reactor::sleep(Duration::from_secs(5)).await;
+            Ok(here())
+        }
+    }));
     let (receives, backend) = (Arc::clone(gate), Arc::clone(backend));
     registry.add(Command::coroutine("x-receive", "", move |_: Env, (): ()| {
         let (gate, backend) = (Arc::clone(&receives), Arc::clone(&backend));
@@ -223,6 +236,25 @@ pub(super) struct FakeMachine {
     pub(super) ram: Ram,
     block: Arc<BlockGraph>,
     pub(super) chardevs: Chardevs,
+    network: Arc<Network>,
+    pub(super) balloon: Arc<BalloonSlot>,
+    /// For tests that plug devices in.
+    pub(super) tree: OnceLock<DeviceTree>,
+}
+
+/// A bus that is full.
+struct Full;
+
+impl BusKind for Full {
+    fn plug(&self, _: &Bus, _: &Device) -> Result<u32, devices::CommandError> {
+        Err(devices::CommandError::generic("PCI: no slot/function available"))
+    }
+
+    fn request_unplug(&self, _: &Device) -> Result<Unplug, devices::CommandError> {
+        Ok(Unplug::Now)
+    }
+
+    fn unplug(&self, _: &Device) {}
 }
 
 /// The size of its memory.
@@ -233,6 +265,8 @@ impl FakeMachine {
         let chardevs = Chardevs::new(reactors.iohandler(), || {});
         Self {
             state: Mutex::new(RunState::Running),
+            balloon: Arc::new(BalloonSlot::new(RAM_BYTES, events.balloon())),
+            network: Network::new(reactors.iohandler(), events.network()),
             events,
             quits: Mutex::new(0),
             nmis: Mutex::new(0),
@@ -241,7 +275,35 @@ impl FakeMachine {
             actions: Actions::default(),
             block: BlockGraph::new(reactors),
             chardevs,
+            tree: OnceLock::new(),
         }
+    }
+
+    /// Gives the machine a bus for devices, which takes none.
+    pub(super) fn add_bus(&self, reactors: &Reactors) {
+        let mmio = vcpu::address_space::AddressSpace::new(vcpu::bus::Space::Mmio);
+        let ram = Ram::from_ranges(&[(GuestAddress(0), RAM_BYTES as usize)]).unwrap();
+        let ram = Arc::new(ram);
+        let memory = vcpu::qtest::PhysicalMemory::new(Arc::clone(&ram), &mmio);
+        let tree = DeviceTree::new(TreeConfig {
+            main: reactors.main().clone(),
+            resources: Resources {
+                platform: vcpu::qtest::Qtest::new(memory, |_, _| {}),
+                ram,
+                cores: reactors.cores().to_vec(),
+                cpus: 1,
+                block: Arc::clone(&self.block),
+                objects: Objects::new(reactors.cores()),
+                network: Arc::clone(&self.network),
+                chardevs: self.chardevs.clone(),
+                balloon: Arc::clone(&self.balloon),
+                port_opened: Arc::new(|_, _| {}),
+            },
+            root: Bus::new("pci.0", "PCI", "/machine/pci.0", Box::new(Full)),
+            types: Types::new(),
+            events: Arc::new(self.events.clone()),
+        });
+        assert!(self.tree.set(tree).is_ok(), "one bus");
     }
 
     pub(super) fn set(&self, state: RunState) -> RunState {
@@ -260,6 +322,14 @@ async fn in_main(act: impl FnOnce() -> Result<(), QmpError>) -> Result<(), QmpEr
 impl Machine for FakeMachine {
     fn block(&self) -> &Arc<BlockGraph> {
         &self.block
+    }
+
+    fn balloon(&self) -> Option<&BalloonSlot> {
+        Some(&*self.balloon)
+    }
+
+    fn network(&self) -> Option<&Arc<Network>> {
+        Some(&self.network)
     }
 
     fn name(&self) -> Option<String> {
@@ -285,6 +355,10 @@ impl Machine for FakeMachine {
 
     fn actions(&self) -> &Actions {
         &self.actions
+    }
+
+    fn devices(&self) -> Option<&DeviceTree> {
+        self.tree.get()
     }
 
     fn ram(&self) -> Option<&Ram> {

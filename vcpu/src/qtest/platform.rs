@@ -1,7 +1,6 @@
 //! Interrupts of a machine that has no interrupt controller to speak of.
 
 use super::PhysicalMemory;
-use crate::bus::Space;
 use crate::irq::{Inputs, IrqError, IrqLine, MsiMessage, MsiVector, Platform};
 use crate::sys;
 use reactor::sync::Notify;
@@ -57,28 +56,6 @@ impl Platform for Qtest {
 
     fn irq_line(&self, gsi: u32) -> Arc<dyn IrqLine> {
         self.inputs.line(gsi)
-    }
-
-    /// Nothing to do: without a processor every write reaches its device, which rings by itself.
-    fn add_doorbell(
-        &self,
-        _space: Space,
-        _address: u64,
-        _len: u32,
-        _datamatch: Option<u64>,
-        _fd: &Fd,
-    ) -> Result<(), IrqError> {
-        Ok(())
-    }
-
-    fn remove_doorbell(
-        &self,
-        _space: Space,
-        _address: u64,
-        _len: u32,
-        _datamatch: Option<u64>,
-        _fd: &Fd,
-    ) {
     }
 }
 

@@ -1,8 +1,10 @@
 //! What a device holds of the graph: a node with permissions, behind the [`Disk`] trait.
 
 use super::node::Node;
+use super::options::DetectZeroes;
 use super::queue::BackendQueue;
 use super::stats::{QueueStats, Stats};
+use super::throttle::ThrottleGroup;
 use crate::block::{BoxFuture, Disk, DiskError, DiskInfo, DiskQueue, SECTOR};
 use reactor::Context;
 use reactor::sync::Quiesce;
@@ -35,6 +37,8 @@ pub struct Backend {
     pub(super) quiesce: Quiesce,
     /// Counts changes of the root, or below it, after which queues are to be made anew.
     generation: AtomicU64,
+    /// Counts changes of the limits.
+    throttle_version: AtomicU64,
     state: Mutex<State>,
     this: Weak<Self>,
 }
@@ -43,6 +47,8 @@ pub struct Backend {
 struct State {
     owner: Owner,
     root: Option<Arc<Node>>,
+    removable: bool,
+    throttle: Option<Arc<ThrottleGroup>>,
     /// The tasks of the queues.
     watchers: Vec<Waker>,
     queues: Vec<Arc<QueueStats>>,
@@ -55,12 +61,12 @@ impl Backend {
     pub(super) fn new(
         main: &Context,
         owner: Owner,
-        root: &Arc<Node>,
+        root: Option<&Arc<Node>>,
         use_id: u64,
         (read_only, writeback): (bool, bool),
     ) -> Arc<Self> {
         let label = if owner.drive.is_empty() { &owner.device } else { &owner.drive }.clone();
-        let state = State { owner, root: Some(Arc::clone(root)), ..State::default() };
+        let state = State { owner, root: root.cloned(), ..State::default() };
         Arc::new_cyclic(|this| Self {
             label,
             read_only,
@@ -68,6 +74,7 @@ impl Backend {
             use_id,
             quiesce: Quiesce::new(main),
             generation: AtomicU64::new(0),
+            throttle_version: AtomicU64::new(0),
             state: Mutex::new(state),
             this: Weak::clone(this),
         })
@@ -84,12 +91,35 @@ impl Backend {
 
     /// A device has come.
     pub(super) fn set_device(&self, device: String) {
-        self.state().owner.device = device;
+        let mut state = self.state();
+        state.owner.device = device;
+        // Those are of the device before.
+        state.size_listeners.clear();
+    }
+
+    /// What is in it can be taken out: it is no device's yet, or a drive's for such media.
+    pub fn is_removable(&self) -> bool {
+        let state = self.state();
+        state.owner.device.is_empty() || state.removable
+    }
+
+    pub(super) fn set_removable(&self, removable: bool) {
+        self.state().removable = removable;
+    }
+
+    /// The drive is no longer known by its id.
+    pub(super) fn forget_drive(&self) {
+        self.state().owner.drive.clear();
     }
 
     /// The node that it stores on; `None` once released.
     pub fn root(&self) -> Option<Arc<Node>> {
         self.state().root.clone()
+    }
+
+    /// What becomes of writes of zeroes.
+    pub(super) fn detect_zeroes(&self) -> DetectZeroes {
+        self.root().map_or(DetectZeroes::Off, |root| root.options().detect_zeroes)
     }
 
     /// Moves to another node, or makes all queues anew where it is the same. Within a drained
@@ -111,7 +141,27 @@ impl Backend {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Has `waker` woken when the root changes.
+    /// The group whose limits it keeps.
+    pub fn throttle(&self) -> Option<Arc<ThrottleGroup>> {
+        self.state().throttle.clone()
+    }
+
+    pub(super) fn set_throttle(&self, group: Option<Arc<ThrottleGroup>>) {
+        let watchers = {
+            let mut state = self.state();
+            state.throttle = group;
+            std::mem::take(&mut state.watchers)
+        };
+        // Release pairs with the Acquire in `throttle_version`.
+        self.throttle_version.fetch_add(1, Ordering::Release);
+        watchers.into_iter().for_each(Waker::wake);
+    }
+
+    pub(super) fn throttle_version(&self) -> u64 {
+        self.throttle_version.load(Ordering::Acquire)
+    }
+
+    /// Has `waker` woken when the root or the limits change.
     pub(super) fn watch(&self, waker: &Waker) {
         self.state().watchers.push(waker.clone());
     }

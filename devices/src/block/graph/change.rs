@@ -3,11 +3,12 @@
 use super::drivers;
 use super::lock::Writer;
 use super::node::{Child, Node};
-use super::options::{Options, Reference, is_valid_name};
+use super::options::{Options, Reference};
 use super::permissions::{Access, Permissions, Use, User};
 use super::{BlockGraph, Contents, Nodes};
 use crate::block::BoxFuture;
 use crate::error::CommandError;
+use crate::text::is_identifier;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -70,7 +71,7 @@ impl BlockGraph {
     fn check_name(&self, options: &Options, made: &[Arc<Node>]) -> Result<String, CommandError> {
         let Some(name) = &options.node_name else { return Ok(self.generated_name()) };
         let contents = self.contents();
-        let text = if !is_valid_name(name) {
+        let text = if !is_identifier(name) {
             format!("Invalid node-name: '{name}'")
         } else if contents.backends.iter().any(|backend| backend.owner().drive == *name) {
             format!("node-name={name} is conflicting with a device id")

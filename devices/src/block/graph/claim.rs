@@ -6,7 +6,7 @@ use super::change::drop_unused;
 use super::drain::Drained;
 use super::node::Node;
 use super::options::Options;
-use super::permissions::{Access, Use, User};
+use super::permissions::{Access, Permissions, Use, User};
 use crate::block::SECTOR;
 use crate::error::CommandError;
 use std::sync::Arc;
@@ -20,29 +20,65 @@ pub struct ClaimOptions {
     pub read_only: bool,
     /// `share-rw=on`: others may write meanwhile.
     pub share_writes: bool,
+    /// Its media can be taken out, and need not be there.
+    pub may_be_empty: bool,
 }
 
 impl BlockGraph {
-    /// Opens the image of a `-drive` and keeps it for the device that will claim it.
+    /// Makes the drive `id` on the image that `options` describe, or an empty one, and keeps it for
+    /// the device that will claim it.
     pub async fn add_drive(
         &self,
-        drive: &str,
-        options: Options,
+        id: &str,
+        options: Option<Options>,
         writeback: bool,
     ) -> Result<Arc<Backend>, CommandError> {
         let _alone = self.changing.lock().await;
         let contents = self.contents();
-        if contents.backends.iter().any(|backend| backend.owner().drive == drive) {
-            return Err(CommandError::generic(format!("Duplicate ID '{drive}' for drive")));
+        if contents.backends.iter().any(|backend| backend.owner().drive == id) {
+            return Err(CommandError::generic(format!("Duplicate ID '{id}' for drive")));
         }
-        if contents.node(drive).is_some() {
-            let text = format!("Device with id '{drive}' already exists");
+        if contents.node(id).is_some() {
+            let text = format!("Device with id '{id}' already exists");
             return Err(CommandError::generic(text));
         }
+        let owner = Owner { drive: id.to_owned(), device: String::new() };
+        let Some(options) = options else {
+            let backend = Backend::new(&self.main, owner, None, self.number(), (false, writeback));
+            self.backends().push(Arc::clone(&backend));
+            return Ok(backend);
+        };
         let read_only = options.read_only.unwrap_or(false);
         let root = self.open(options).await?;
-        let owner = Owner { drive: drive.to_owned(), device: String::new() };
-        self.attach(owner, &root, Access::IDLE, (read_only, writeback))
+        let access = Access { shares: Permissions::ALL, ..Access::device(read_only, true) };
+        let attached = self.attach(owner, &root, access, (read_only, writeback));
+        if attached.is_err() {
+            let mut writer = self.lock.write().await;
+            drop_unused(&mut writer, &root);
+            self.publish(&writer);
+            drop(root);
+            writer.unlock().await;
+        }
+        attached
+    }
+
+    /// Takes the medium out of a drive, whoever uses it: its device gets errors from then on. The
+    /// id is free, and the image closed, when this returns (`drive_del`).
+    pub async fn delete_drive(&self, id: &str) -> Result<(), CommandError> {
+        let contents = self.contents();
+        if contents.node(id).is_some() {
+            return self.delete(id).await;
+        }
+        let of_drive = |backend: &&Arc<Backend>| !id.is_empty() && backend.owner().drive == id;
+        let backend = contents.backends.iter().find(of_drive);
+        let backend =
+            backend.ok_or_else(|| CommandError::generic(format!("Device '{id}' not found")))?;
+        self.empty(backend, |backend| {
+            backend.forget_drive();
+            backend.owner().device.is_empty()
+        })
+        .await;
+        Ok(())
     }
 
     /// Claims the drive, or else the node, called `name` for a device. `None` when there is neither.
@@ -63,21 +99,28 @@ impl BlockGraph {
         let owner = Owner { drive: String::new(), device: options.device.clone() };
         let claimed =
             whole_sectors(node).and_then(|()| self.attach(owner, node, access, (read_only, true)));
+        if let Ok(backend) = &claimed {
+            backend.set_removable(options.may_be_empty);
+        }
         Some(claimed)
     }
 
     /// Takes a claim back at once: the device was not made, and has no queue. In `main`.
     pub fn give_back(&self, backend: &Arc<Backend>) {
-        let Some(root) = backend.root() else { return };
         let drive = backend.owner().drive;
+        backend.set_device(String::new());
         if drive.is_empty() {
             self.backends().retain(|known| !Arc::ptr_eq(known, backend));
+        }
+        let Some(root) = backend.root() else { return };
+        if drive.is_empty() {
             backend.set_root(None);
             root.remove_use(backend.use_id);
             return;
         }
-        backend.set_device(String::new());
-        let (by, access) = (User::Device(drive), Access::IDLE);
+        let access =
+            Access { shares: Permissions::ALL, ..Access::device(backend.is_read_only(), true) };
+        let by = User::Device(drive);
         if let Err(error) = root.add_use(Use { id: backend.use_id, by, role: "root", access }) {
             tracing::warn!(%error, "giving a claim back");
         }
@@ -88,12 +131,12 @@ impl BlockGraph {
         owner: Owner,
         root: &Arc<Node>,
         access: Access,
-        (read_only, writeback): (bool, bool),
+        mode: (bool, bool),
     ) -> Result<Arc<Backend>, CommandError> {
         let id = self.number();
         let name = if owner.device.is_empty() { &owner.drive } else { &owner.device };
         root.add_use(Use { id, by: User::Device(name.clone()), role: "root", access })?;
-        let backend = Backend::new(&self.main, owner, root, id, (read_only, writeback));
+        let backend = Backend::new(&self.main, owner, Some(root), id, mode);
         self.backends().push(Arc::clone(&backend));
         Ok(backend)
     }
@@ -101,17 +144,25 @@ impl BlockGraph {
     /// Ends a claim: nothing is in flight afterwards, and nodes that nobody else keeps are closed,
     /// as those of a `-drive`; a node made by `blockdev-add` stays. A second call does nothing.
     pub async fn release(&self, backend: &Arc<Backend>) {
+        self.empty(backend, |_| true).await;
+    }
+
+    /// Takes a back end's root away, with nothing in flight, and the back end out of the table where
+    /// `goes` says so.
+    async fn empty(&self, backend: &Arc<Backend>, goes: impl FnOnce(&Backend) -> bool) {
         let _alone = self.changing.lock().await;
         let drained = Drained::begin(vec![Arc::clone(backend)]).await;
-        let Some(root) = backend.root() else { return };
         let mut writer = self.lock.write().await;
-        self.backends().retain(|known| !Arc::ptr_eq(known, backend));
-        backend.set_root(None);
-        root.remove_use(backend.use_id);
-        drop_unused(&mut writer, &root);
-        self.publish(&writer);
+        if goes(backend) {
+            self.backends().retain(|known| !Arc::ptr_eq(known, backend));
+        }
+        if let Some(root) = backend.root() {
+            backend.set_root(None);
+            root.remove_use(backend.use_id);
+            drop_unused(&mut writer, &root);
+            self.publish(&writer);
+        }
         drop(drained);
-        drop(root);
         writer.unlock().await;
     }
 
@@ -148,16 +199,23 @@ fn claim_drive(
     options: &ClaimOptions,
 ) -> Result<Arc<Backend>, CommandError> {
     let owner = backend.owner();
-    let Some(root) = backend.root().filter(|_| owner.device.is_empty()) else {
+    if !owner.device.is_empty() {
         let text = format!("Drive '{}' is already in use by another device", owner.drive);
         return Err(CommandError::generic(text));
-    };
-    whole_sectors(&root)?;
-    let read_only = options.read_only || root.info().read_only || backend.is_read_only();
-    let access = Access::device(read_only, options.share_writes);
-    let by = User::Device(options.device.clone());
-    root.add_use(Use { id: backend.use_id, by, role: "root", access })?;
+    }
+    match backend.root() {
+        Some(root) => {
+            whole_sectors(&root)?;
+            let read_only = options.read_only || root.info().read_only || backend.is_read_only();
+            let access = Access::device(read_only, options.share_writes);
+            let by = User::Device(options.device.clone());
+            root.add_use(Use { id: backend.use_id, by, role: "root", access })?;
+        }
+        None if options.may_be_empty => {}
+        None => return Err(CommandError::generic("Device needs media, but drive is empty")),
+    }
     backend.set_device(options.device.clone());
+    backend.set_removable(options.may_be_empty);
     Ok(Arc::clone(backend))
 }
 

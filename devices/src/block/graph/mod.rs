@@ -8,8 +8,9 @@
 //! ```
 //! - `lock`: readers in every context, one writer in `main`, and what is dropped after a write
 //! - `node`, `permissions`: what exists, who uses it, who may do what
-//! - `options`, `drivers/`: how a node is made, and what it does
+//! - `options`, `drivers/`: how a node is made, and what it does; `drive`: `-drive`
 //! - `backend`, `queue`, `stats`: what a device holds, and the way of its requests
+//! - `throttle`: limits of throughput
 //! - `drain`: sections without requests
 //! - `change`: adding and removing nodes; `claim`: devices come and go
 //!
@@ -21,6 +22,7 @@ mod backend;
 mod change;
 mod claim;
 mod drain;
+mod drive;
 mod drivers;
 mod lock;
 mod node;
@@ -30,19 +32,24 @@ mod queue;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod throttle;
 
 pub use backend::{Backend, Owner, SizeListener};
 pub use claim::ClaimOptions;
 pub use drain::Drained;
+pub use drive::{DriveOptions, Interface};
 pub use lock::{GraphLock, Writer};
 pub use node::Node;
-pub use options::{DRIVERS, DriverOptions, Options, Reference};
+pub use options::{DRIVERS, DetectZeroes, DriverOptions, Options, Reference};
 pub use permissions::{Access, Permissions};
 pub use stats::{Kind, KindStats, Stats};
+pub use throttle::{Limits, Rate, ThrottleGroup};
 
+use crate::clock::{Clock, HostClock};
 use reactor::{Context, Reactors};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// The nodes of a graph, in the order of their making: what a node uses comes before it.
 #[derive(Clone, Default)]
@@ -93,6 +100,10 @@ pub struct BlockGraph {
     published: Mutex<Arc<Nodes>>,
     /// Changed in `main`. Held for moments only.
     backends: Mutex<Vec<Arc<Backend>>>,
+    /// What limits go by.
+    clock: Arc<dyn Clock>,
+    /// Held for moments only.
+    groups: Mutex<BTreeMap<String, Weak<ThrottleGroup>>>,
     /// Numbers uses and generated names.
     next: AtomicU64,
     /// One change at a time, the opening and closing of images included.
@@ -100,14 +111,21 @@ pub struct BlockGraph {
 }
 
 impl BlockGraph {
-    /// An empty graph, changed in `main`.
+    /// An empty graph, changed in `main`, by the host's clock.
     pub fn new(reactors: &Reactors) -> Arc<Self> {
+        Self::with_clock(reactors, Arc::new(HostClock::new()))
+    }
+
+    /// An empty graph, changed in `main`; limits of throughput go by `clock`.
+    pub fn with_clock(reactors: &Reactors, clock: Arc<dyn Clock>) -> Arc<Self> {
         let main = reactors.main().clone();
         Arc::new(Self {
             lock: GraphLock::new(&main, Nodes::default()),
             main,
             published: Mutex::default(),
             backends: Mutex::default(),
+            clock,
+            groups: Mutex::default(),
             next: AtomicU64::new(0),
             changing: reactor::sync::Mutex::new(()),
         })
@@ -135,6 +153,32 @@ impl BlockGraph {
             std::mem::replace(&mut *published, nodes)
         };
         drop(before);
+    }
+
+    /// Gives a back end these limits, in the group of this name or else in its own; none where they
+    /// are no limits (`block_set_io_throttle`). Other members of the group share them. Any thread.
+    pub fn throttle(&self, backend: &Backend, group: Option<&str>, limits: Limits) {
+        if !limits.any() {
+            return backend.set_throttle(None);
+        }
+        let owner = backend.owner();
+        let own = backend.throttle().map(|group| group.name().to_owned());
+        let name = group.map(str::to_owned).or(own).unwrap_or(if owner.drive.is_empty() {
+            owner.device
+        } else {
+            owner.drive
+        });
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        groups.retain(|_, group| group.strong_count() > 0);
+        let known = groups.get(&name).and_then(Weak::upgrade);
+        let group = known.unwrap_or_else(|| {
+            let group = ThrottleGroup::new(&name, &self.clock, limits);
+            groups.insert(name, Arc::downgrade(&group));
+            group
+        });
+        drop(groups);
+        group.set_limits(limits);
+        backend.set_throttle(Some(group));
     }
 
     /// A number that no use has.

@@ -6,16 +6,31 @@ use crate::error::CommandError;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
+/// How values are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Syntax {
+    /// With their types.
+    Json,
+    /// As text: `-blockdev driver=raw,...`.
+    KeyVal,
+    /// As text, by the older rules of `-drive`: numbers may have a suffix, and what is unknown is
+    /// the fault of a driver.
+    Drive,
+}
+
 /// Members of an object, taken out one by one; what is left over is refused.
 pub(super) struct Members {
     map: Map<String, Value>,
     /// What stands before their names in messages: `file.`, or nothing.
     prefix: String,
+    syntax: Syntax,
+    /// What they belong to.
+    driver: &'static str,
 }
 
 impl Members {
-    pub(super) fn new(map: Map<String, Value>, prefix: String) -> Self {
-        Self { map, prefix }
+    pub(super) fn new(map: Map<String, Value>, prefix: String, syntax: Syntax) -> Self {
+        Self { map, prefix, syntax, driver: "" }
     }
 
     fn at(&self, name: &str) -> String {
@@ -25,6 +40,10 @@ impl Members {
     fn mistyped(&self, name: &str, expected: &str) -> CommandError {
         let at = self.at(name);
         CommandError::generic(format!("Invalid parameter type for '{at}', expected: {expected}"))
+    }
+
+    fn expects(&self, name: &str, what: &str) -> CommandError {
+        CommandError::generic(format!("Parameter '{}' expects {what}", self.at(name)))
     }
 
     pub(super) fn missing(&self, name: &str) -> CommandError {
@@ -43,6 +62,10 @@ impl Members {
         match self.map.remove(name) {
             None => Ok(None),
             Some(Value::Bool(value)) => Ok(Some(value)),
+            Some(Value::String(text)) if self.syntax != Syntax::Json => {
+                let value = switch(&text).ok_or_else(|| self.expects(name, "'on' or 'off'"))?;
+                Ok(Some(value))
+            }
             Some(_) => Err(self.mistyped(name, "boolean")),
         }
     }
@@ -51,8 +74,26 @@ impl Members {
     pub(super) fn number(&mut self, name: &str) -> Result<Option<u64>, CommandError> {
         match self.map.remove(name) {
             None => Ok(None),
+            Some(Value::String(text)) if self.syntax != Syntax::Json => {
+                let value = match self.syntax {
+                    Syntax::Drive => parse_size(&text),
+                    _ => text.parse().ok(),
+                };
+                value.map(Some).ok_or_else(|| self.expects(name, "integer"))
+            }
             Some(value) => value.as_u64().map(Some).ok_or_else(|| self.mistyped(name, "integer")),
         }
+    }
+
+    /// The place of the driver's name in [`DRIVERS`].
+    fn driver(&mut self) -> Result<usize, CommandError> {
+        if self.syntax != Syntax::Drive {
+            let driver = self.word("driver", DRIVERS)?;
+            return driver.ok_or_else(|| self.missing("driver"));
+        }
+        let name = self.string("driver")?.unwrap_or_default();
+        let place = DRIVERS.iter().position(|known| *known == name);
+        place.ok_or_else(|| CommandError::generic(format!("Unknown driver '{name}'")))
     }
 
     /// One of `words`, by its place among them.
@@ -72,7 +113,7 @@ impl Members {
     pub(super) fn object(&mut self, name: &str) -> Result<Option<Self>, CommandError> {
         match self.map.remove(name) {
             None => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(Self::new(map, self.at(name) + "."))),
+            Some(Value::Object(map)) => Ok(Some(Self::new(map, self.at(name) + ".", self.syntax))),
             Some(_) => Err(self.mistyped(name, "object")),
         }
     }
@@ -83,7 +124,7 @@ impl Members {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(Reference::Name(text))),
             Some(Value::Object(map)) => {
-                let members = Self::new(map, self.at(name) + ".");
+                let members = Self::new(map, self.at(name) + ".", self.syntax);
                 Ok(Some(Reference::New(Box::new(Options::take(members)?))))
             }
             Some(_) => Err(self.mistyped(name, "BlockdevRef")),
@@ -93,12 +134,73 @@ impl Members {
     pub(super) fn finish(self) -> Result<(), CommandError> {
         match self.map.keys().next() {
             None => Ok(()),
+            Some(name) if self.syntax == Syntax::Drive && !self.driver.is_empty() => {
+                let kind = match self.driver {
+                    "raw" => "format 'raw' does not",
+                    driver => &format!("protocol '{driver}' doesn't"),
+                };
+                Err(CommandError::generic(format!("Block {kind} support the option '{name}'")))
+            }
             Some(name) => {
                 let text = format!("Parameter '{}' is unexpected", self.at(name));
                 Err(CommandError::generic(text))
             }
         }
     }
+}
+
+/// The value of a switch, as QEMU takes it.
+pub(super) fn switch(text: &str) -> Option<bool> {
+    match text {
+        "on" | "yes" | "true" | "y" => Some(true),
+        "off" | "no" | "false" | "n" => Some(false),
+        _ => None,
+    }
+}
+
+/// A number, or a size with a suffix.
+pub(super) fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        "p" => 50,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// Makes objects of dotted names: `file.driver=x` is `x` in `file`.
+pub(super) fn nest(flat: Map<String, Value>) -> Result<Map<String, Value>, CommandError> {
+    let mut root = Map::new();
+    for (key, value) in flat {
+        let mixed = || {
+            let first = key.split('.').next().unwrap_or_default();
+            CommandError::generic(format!("Parameters '{first}.*' used inconsistently"))
+        };
+        let mut at = &mut root;
+        let mut parts = key.split('.').peekable();
+        let mut value = Some(value);
+        while let Some(part) = parts.next() {
+            if part.is_empty() {
+                return Err(CommandError::generic(format!("Invalid parameter '{key}'")));
+            }
+            if parts.peek().is_none() {
+                if let Some(value) = value.take()
+                    && at.insert(part.to_owned(), value).is_some()
+                {
+                    return Err(mixed());
+                }
+                break;
+            }
+            let next = at.entry(part).or_insert_with(|| Value::Object(Map::new()));
+            at = next.as_object_mut().ok_or_else(mixed)?;
+        }
+    }
+    Ok(root)
 }
 
 /// A node that another one uses.
@@ -131,6 +233,11 @@ pub enum DriverOptions {
         /// Bytes; to the end when absent.
         size: Option<u64>,
     },
+    /// A file that goes with the process and that others cannot see.
+    Scratch {
+        /// Bytes.
+        size: u64,
+    },
     /// Nothing: reads give zeroes or garbage, writes go nowhere.
     NullCo {
         /// Bytes.
@@ -146,7 +253,7 @@ impl DriverOptions {
     /// The driver's name.
     pub fn driver(&self) -> &'static str {
         match self {
-            Self::File { device: false, .. } => "file",
+            Self::File { device: false, .. } | Self::Scratch { .. } => "file",
             Self::File { device: true, .. } => "host_device",
             Self::Raw { .. } => "raw",
             Self::NullCo { .. } => "null-co",
@@ -156,7 +263,7 @@ impl DriverOptions {
     /// The nodes that it uses, by their roles.
     pub fn children(&self) -> Vec<(&'static str, &Reference)> {
         match self {
-            Self::File { .. } | Self::NullCo { .. } => Vec::new(),
+            Self::File { .. } | Self::Scratch { .. } | Self::NullCo { .. } => Vec::new(),
             Self::Raw { file, .. } => vec![("file", file)],
         }
     }
@@ -192,6 +299,22 @@ impl DriverOptions {
 /// The drivers there are.
 pub const DRIVERS: &[&str] = &["file", "host_device", "null-co", "raw"];
 
+/// What becomes of writes of zeroes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DetectZeroes {
+    /// They are writes.
+    #[default]
+    Off,
+    /// They become writes of zeroes without data.
+    On,
+    /// These may free space, where discards may.
+    Unmap,
+}
+
+impl DetectZeroes {
+    const ALL: [Self; 3] = [Self::Off, Self::On, Self::Unmap];
+}
+
 /// A node to be made. What is `None` is inherited from the node that it is made for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
@@ -207,6 +330,8 @@ pub struct Options {
     pub no_flush: Option<bool>,
     /// What becomes of discards.
     pub discard: Option<Discard>,
+    /// What becomes of writes of zeroes by devices that use the node.
+    pub detect_zeroes: DetectZeroes,
     /// The rest.
     pub driver: DriverOptions,
 }
@@ -221,20 +346,33 @@ impl Options {
             direct: None,
             no_flush: None,
             discard: None,
+            detect_zeroes: DetectZeroes::Off,
             driver,
         }
     }
 
     /// Reads options as `blockdev-add` takes them.
     pub fn parse(map: Map<String, Value>) -> Result<Self, CommandError> {
-        Self::take(Members::new(map, String::new()))
+        Self::take(Members::new(map, String::new(), Syntax::Json))
+    }
+
+    /// Reads options as `-blockdev` takes them: `driver=raw,node-name=x,file.driver=file,...`.
+    pub fn keyval(text: &str) -> Result<Self, CommandError> {
+        let map = nest(crate::qdev::keyval(text, "driver")?)?;
+        Self::take(Members::new(map, String::new(), Syntax::KeyVal))
+    }
+
+    /// Reads options as `-drive` takes them.
+    pub(super) fn of_drive(flat: Map<String, Value>) -> Result<Self, CommandError> {
+        Self::take(Members::new(nest(flat)?, String::new(), Syntax::Drive))
     }
 
     fn take(mut members: Members) -> Result<Self, CommandError> {
-        let driver = members.word("driver", DRIVERS)?;
-        let driver = driver.ok_or_else(|| members.missing("driver"))?;
+        let driver = members.driver()?;
+        members.driver = DRIVERS[driver];
         let node_name = members.string("node-name")?;
         let discard = members.word("discard", &["ignore", "unmap"])?;
+        let detect_zeroes = members.word("detect-zeroes", &["off", "on", "unmap"])?;
         let (mut direct, mut no_flush) = (None, None);
         if let Some(mut cache) = members.object("cache")? {
             direct = cache.bool("direct")?;
@@ -246,7 +384,21 @@ impl Options {
         let driver = DriverOptions::take(driver, &mut members)?;
         members.finish()?;
         let discard = discard.map(|n| [Discard::Ignore, Discard::Unmap][n]);
-        Ok(Self { node_name, read_only, auto_read_only, direct, no_flush, discard, driver })
+        let detect_zeroes = DetectZeroes::ALL[detect_zeroes.unwrap_or(0)];
+        if detect_zeroes == DetectZeroes::Unmap && discard != Some(Discard::Unmap) {
+            let text = "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap";
+            return Err(CommandError::generic(text));
+        }
+        Ok(Self {
+            node_name,
+            read_only,
+            auto_read_only,
+            direct,
+            no_flush,
+            discard,
+            detect_zeroes,
+            driver,
+        })
     }
 
     /// With what a node inherits from the one it is made for.
@@ -261,13 +413,6 @@ impl Options {
             ..self.clone()
         }
     }
-}
-
-/// Whether a node may be called `name`: a letter first, then letters, digits, `-`, `.` and `_`, up
-/// to 31 of them.
-pub(super) fn is_valid_name(name: &str) -> bool {
-    let rest = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-    name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(rest)
 }
 
 #[cfg(test)]

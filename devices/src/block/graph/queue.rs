@@ -3,7 +3,9 @@
 
 use super::backend::Backend;
 use super::drivers::null::NullQueue;
+use super::options::DetectZeroes;
 use super::stats::{Account, Kind, QueueStats};
+use super::throttle::{Direction, Gate};
 use crate::block::{DiskQueue, Done, Request, SegmentTable, Segments};
 use std::collections::VecDeque;
 use std::io;
@@ -22,12 +24,20 @@ struct Shape {
 pub(super) struct BackendQueue {
     backend: Arc<Backend>,
     shape: Shape,
+    /// Of the root, when `inner` was made.
+    detect_zeroes: DetectZeroes,
     /// The root's data handle.
     inner: Box<dyn DiskQueue>,
     /// Of the graph, when `inner` was made.
     generation: u64,
     /// Where its requests are counted in the quiescer.
     place: usize,
+    /// Limits, where there are any.
+    gate: Option<Gate>,
+    /// Of the back end, when `gate` was made.
+    throttle_version: u64,
+    /// Requests whose time has not come, with their bytes, by direction.
+    throttled: [VecDeque<(usize, Request, u64)>; 2],
     /// Requests held off, in their order.
     held: VecDeque<(usize, Request)>,
     /// Slots of requests that were held off and given up.
@@ -50,13 +60,18 @@ impl BackendQueue {
         let shape = Shape { ram: Arc::clone(ram), slots, segments };
         let generation = backend.generation();
         let inner = open(&backend, &shape)?;
+        let detect_zeroes = backend.detect_zeroes();
         let nothing = (Account { kind: Kind::Flush, bytes: 0, end: 0 }, Instant::now());
         Ok(Self {
             place: backend.quiesce.place(),
             backend,
             shape,
+            detect_zeroes,
             inner,
             generation,
+            gate: None,
+            throttle_version: 0,
+            throttled: Default::default(),
             held: VecDeque::new(),
             given_up: Vec::new(),
             started: vec![nothing; slots].into(),
@@ -70,7 +85,23 @@ impl BackendQueue {
         self.refresh(Some(slot));
         self.started[slot] = (self.account(slot, &request), Instant::now());
         self.stats.begin();
+        let request = self.without_zeroes(slot, request);
         self.inner.submit(slot, request);
+    }
+
+    /// A write of zeroes needs no data, where `detect-zeroes` says so.
+    fn without_zeroes(&mut self, slot: usize, request: Request) -> Request {
+        match request {
+            Request::Write { offset, stable } if self.detect_zeroes != DetectZeroes::Off => {
+                let segments = self.inner.segments(slot);
+                if segments.bytes() == 0 || !segments.are_zero() {
+                    return request;
+                }
+                let unmap = self.detect_zeroes == DetectZeroes::Unmap;
+                Request::WriteZeroes { offset, len: segments.bytes(), unmap, stable }
+            }
+            other => other,
+        }
     }
 
     fn account(&mut self, slot: usize, request: &Request) -> Account {
@@ -95,20 +126,15 @@ impl BackendQueue {
         if generation == self.generation || self.inner.in_flight() > 0 {
             return;
         }
-        let failed = |_| {
-            let table = SegmentTable::new(
-                Arc::clone(&self.shape.ram),
-                self.shape.slots,
-                self.shape.segments,
-            );
-            Box::new(NullQueue::new(table, Duration::ZERO, false, Err(libc::EIO))) as _
-        };
+        let failed = |_| failing(&self.shape, libc::EIO);
         let mut fresh = open(&self.backend, &self.shape).unwrap_or_else(failed);
-        for slot in self.held.iter().map(|(slot, _)| *slot).chain(slot) {
+        let throttled = self.throttled.iter().flatten().map(|(slot, ..)| *slot);
+        for slot in self.held.iter().map(|(slot, _)| *slot).chain(throttled).chain(slot) {
             // Both are in the same memory and of the same size.
             fresh.segments(slot).adopt(&self.inner.segments(slot));
         }
         self.inner = fresh;
+        self.detect_zeroes = self.backend.detect_zeroes();
         self.generation = generation;
     }
 
@@ -138,9 +164,15 @@ impl BackendQueue {
     }
 }
 
+/// A data handle whose requests all fail.
+fn failing(shape: &Shape, errno: i32) -> Box<dyn DiskQueue> {
+    let table = SegmentTable::new(Arc::clone(&shape.ram), shape.slots, shape.segments);
+    Box::new(NullQueue::new(table, Duration::ZERO, false, Err(errno)))
+}
+
 /// The data handle of the root.
 fn open(backend: &Backend, shape: &Shape) -> io::Result<Box<dyn DiskQueue>> {
-    let root = backend.root().ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEDIUM))?;
+    let Some(root) = backend.root() else { return Ok(failing(shape, libc::ENOMEDIUM)) };
     root.queue(&shape.ram, shape.slots, shape.segments)
 }
 
@@ -150,6 +182,78 @@ impl DiskQueue for BackendQueue {
     }
 
     fn submit(&mut self, slot: usize, request: Request) {
+        self.update_gate();
+        if self.gate.is_some()
+            && let Some((direction, bytes)) = self.limited(slot, &request)
+        {
+            self.throttled[direction as usize].push_back((slot, request, bytes));
+        } else {
+            self.admit(slot, request);
+        }
+    }
+
+    fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+        self.poll_throttled(cx);
+        self.poll_admitted(cx)
+    }
+
+    fn in_flight(&self) -> usize {
+        let throttled: usize = self.throttled.iter().map(VecDeque::len).sum();
+        self.inner.in_flight() + self.held.len() + self.given_up.len() + throttled
+    }
+
+    fn abort(&mut self) {
+        self.given_up.extend(self.held.drain(..).map(|(slot, _)| slot));
+        for line in &mut self.throttled {
+            self.given_up.extend(line.drain(..).map(|(slot, ..)| slot));
+        }
+        if let Some(gate) = &mut self.gate {
+            gate.leave();
+        }
+        self.inner.abort();
+    }
+}
+
+impl BackendQueue {
+    /// What limits count of a request; flushes and discards are free, as in QEMU.
+    fn limited(&mut self, slot: usize, request: &Request) -> Option<(Direction, u64)> {
+        match *request {
+            Request::Read { .. } => Some((Direction::Read, self.inner.segments(slot).bytes())),
+            Request::Write { .. } => Some((Direction::Write, self.inner.segments(slot).bytes())),
+            Request::WriteZeroes { len, .. } => Some((Direction::Write, len)),
+            Request::Flush | Request::Discard { .. } => None,
+        }
+    }
+
+    /// Goes over to the present limits, if they are others.
+    fn update_gate(&mut self) {
+        let version = self.backend.throttle_version();
+        if version != self.throttle_version {
+            self.throttle_version = version;
+            self.gate = self.backend.throttle().map(Gate::new);
+            // Woken for this, it is to be woken again.
+            self.watching = None;
+        }
+    }
+
+    /// Lets requests go on whose time has come.
+    fn poll_throttled(&mut self, cx: &mut Context<'_>) {
+        self.update_gate();
+        for direction in Direction::ALL {
+            while let Some(&(slot, request, bytes)) = self.throttled[direction as usize].front() {
+                if let Some(gate) = &mut self.gate
+                    && gate.poll_pass(direction, bytes, cx).is_pending()
+                {
+                    break;
+                }
+                self.throttled[direction as usize].pop_front();
+                self.admit(slot, request);
+            }
+        }
+    }
+
+    /// Starts a request, unless requests are held off.
+    fn admit(&mut self, slot: usize, request: Request) {
         if self.held.is_empty() && self.backend.quiesce.enter(self.place) {
             self.start(slot, request);
         } else {
@@ -157,7 +261,7 @@ impl DiskQueue for BackendQueue {
         }
     }
 
-    fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+    fn poll_admitted(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
         if let Some(slot) = self.given_up.pop() {
             return Poll::Ready(Done { slot, result: Err(libc::ECANCELED) });
         }
@@ -175,15 +279,6 @@ impl DiskQueue for BackendQueue {
             self.watch(cx.waker());
         }
         Poll::Pending
-    }
-
-    fn in_flight(&self) -> usize {
-        self.inner.in_flight() + self.held.len() + self.given_up.len()
-    }
-
-    fn abort(&mut self) {
-        self.given_up.extend(self.held.drain(..).map(|(slot, _)| slot));
-        self.inner.abort();
     }
 }
 

@@ -200,3 +200,21 @@ fn wide_accesses_are_one_to_each_register() {
     assert_eq!(data, [0x03, 0x0b, TRANSMITTER_EMPTY, 0xb0]);
     assert_eq!(port.inb(7), 0x11);
 }
+
+#[test]
+fn a_break_shows_in_the_line_status_until_that_is_read() {
+    let port = Port::new(1);
+    port.outb(FIFO_CONTROL, 1);
+    port.outb(INTERRUPT_ENABLE, ENABLE_RECEIVER | ENABLE_LINE_STATUS);
+    let before = port.irq.edges();
+    port.serial.receive_break();
+    assert!(port.irq.edges() > before, "the guest is interrupted");
+    assert_eq!(port.inb(INTERRUPT_IDENTIFICATION) & !FIFOS, DUE_LINE_STATUS);
+    assert_eq!(port.inb(LINE_STATUS), TRANSMITTER_EMPTY | BREAK_INTERRUPT | DATA_READY);
+    // A zero byte came with it.
+    assert_eq!(port.inb(LINE_STATUS), TRANSMITTER_EMPTY | DATA_READY);
+    assert_eq!(port.drain_by_identification(), [0]);
+    port.serial.receive_break();
+    port.serial.reset();
+    assert_eq!(port.inb(LINE_STATUS), TRANSMITTER_EMPTY);
+}

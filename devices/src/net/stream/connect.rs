@@ -3,6 +3,7 @@
 use super::super::options::{InetAddress, SocketAddress, StreamOptions};
 use super::super::table::{NetEvent, NetEventSink, NetReactors};
 use super::Shared;
+use crate::chardev::error_text;
 use crate::net::NetError;
 use nix::sys::socket::{MsgFlags, recv};
 use reactor::net::{Listener, Stream};
@@ -16,19 +17,21 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+/// The state of a back end that waits for connections.
+const LISTENING: &str = "listening";
 /// How long after a failed accept (too many open files, mostly) the next one is tried.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Checks the address, listens where that is asked for, and starts the task.
 pub(super) fn start(
-    id: &str,
+    (id, kind): (&str, &'static str),
     options: StreamOptions,
     shared: Arc<Shared>,
     reactors: &NetReactors<'_>,
     events: NetEventSink,
 ) -> Result<JoinHandle<()>, NetError> {
     let StreamOptions { address, server, reconnect } = options;
-    let link = Link { id: id.to_owned(), shared, events, shown: uri(&address) };
+    let link = Link { id: id.to_owned(), kind, shared, events };
     if let SocketAddress::Inet(inet) = &address {
         resolve(inet)?;
     }
@@ -47,9 +50,9 @@ pub(super) fn start(
             super::super::tap::sys::set_blocking(&fd).map(|()| Listener::from_fd(fd))
         }
     };
-    let listener = listener
-        .map_err(|error| NetError::system(format!("can't listen on {}", link.shown), error))?;
-    "listening".clone_into(&mut link.shared.lock().info);
+    let listener =
+        listener.map_err(|error| NetError::system(cannot_bind(kind, &address), error))?;
+    link.is_idle(LISTENING);
     let path = if let SocketAddress::Unix(path) = address { Some(path) } else { None };
     Ok(reactors.home.spawn("net listen", accept(link, listener, path.map(Remove))))
 }
@@ -71,10 +74,32 @@ impl Drop for Remove {
 }
 
 fn resolve(address: &InetAddress) -> Result<std::net::SocketAddr, NetError> {
-    address.resolve().ok_or_else(|| {
-        let host = &address.host;
-        NetError::Options(format!("'{host}' is no address; write a number such as 127.0.0.1"))
-    })
+    address
+        .resolve()
+        .ok_or_else(|| NetError::Options(format!("can't resolve host address '{}'", address.host)))
+}
+
+/// What QEMU says of an address that cannot be listened on.
+fn cannot_bind(kind: &str, address: &SocketAddress) -> String {
+    match address {
+        SocketAddress::Inet(inet) if kind == "socket" => {
+            format!(
+                "can't bind ip={} to socket",
+                inet.resolve().map_or_else(String::new, |at| at.ip().to_string())
+            )
+        }
+        SocketAddress::Unix(path) => format!("Failed to bind socket to {}", path.display()),
+        SocketAddress::Inet(_) | SocketAddress::Fd(_) => "Failed to bind socket".to_owned(),
+    }
+}
+
+/// What QEMU says of an address that nobody listens on.
+fn cannot_connect(address: &SocketAddress) -> String {
+    match address {
+        SocketAddress::Inet(inet) => format!("Failed to connect to '{}:{}'", inet.host, inet.port),
+        SocketAddress::Unix(path) => format!("Failed to connect to '{}'", path.display()),
+        SocketAddress::Fd(fd) => format!("Failed to connect to '{fd}'"),
+    }
 }
 
 fn uri(address: &SocketAddress) -> String {
@@ -88,15 +113,34 @@ fn uri(address: &SocketAddress) -> String {
 /// What both kinds of task need.
 struct Link {
     id: String,
+    /// The type as the user named it.
+    kind: &'static str,
     shared: Arc<Shared>,
     events: NetEventSink,
-    shown: String,
 }
 
 impl Link {
+    /// There is no connection, because of `state`; of a `socket` that is not told.
+    fn is_idle(&self, state: &str) {
+        let state = if self.kind == "socket" { "" } else { state };
+        state.clone_into(&mut self.shared.lock().info);
+    }
+
+    /// What `info network` shows of a connection.
+    fn connected(&self, address: &SocketAddress, accepted: bool) -> String {
+        match (self.kind, address) {
+            ("socket", SocketAddress::Inet(inet)) => {
+                let how = if accepted { "connection from" } else { "connect to" };
+                format!("socket: {how} {}:{}", inet.host, inet.port)
+            }
+            _ => uri(address),
+        }
+    }
+
     /// Uses `stream` until it ends.
     async fn serve(&self, stream: Stream, address: SocketAddress, afterwards: &str) {
-        let number = self.shared.set_connection(Some(stream.fd().clone()), uri(&address));
+        let info = self.connected(&address, afterwards == LISTENING);
+        let number = self.shared.set_connection(Some(stream.fd().clone()), info);
         (self.events)(NetEvent::Connected { id: self.id.clone(), address });
         {
             let mut ended = pin!(self.shared.ended.notified());
@@ -112,7 +156,7 @@ impl Link {
             }
         }
         drop(stream);
-        afterwards.clone_into(&mut self.shared.lock().info);
+        self.is_idle(afterwards);
         (self.events)(NetEvent::Disconnected { id: self.id.clone() });
     }
 }
@@ -138,7 +182,7 @@ async fn accept(link: Link, listener: Listener, remove: Option<Remove>) {
                     let path = remove.as_ref().map(|file| file.0.clone());
                     SocketAddress::Unix(path.unwrap_or_default())
                 });
-                link.serve(stream, address, "listening").await;
+                link.serve(stream, address, LISTENING).await;
             }
             Err(error) => {
                 tracing::warn!(netdev = link.id, %error, "a connection cannot be accepted");
@@ -159,12 +203,14 @@ fn peer(stream: &Stream) -> Option<SocketAddress> {
 }
 
 async fn connect(link: Link, address: SocketAddress, reconnect: Option<Duration>) {
+    link.is_idle("connecting");
     loop {
         match connect_once(&address).await {
             Ok(stream) => link.serve(stream, address.clone(), "disconnected").await,
             Err(error) => {
-                tracing::warn!(netdev = link.id, %error, "no connection to {}", link.shown);
-                link.shared.lock().info = format!("error: {error}");
+                let error = format!("{}: {}", cannot_connect(&address), error_text(&error));
+                tracing::debug!(netdev = link.id, "{error}");
+                link.is_idle(&format!("error: {error}"));
             }
         }
         match reconnect {

@@ -108,14 +108,14 @@ pub(super) fn open(
     // Only `stream` tells of connections, as in QEMU.
     let events: NetEventSink =
         if kind == "stream" { Arc::clone(&reactors.events) } else { Arc::new(|_| {}) };
-    let task = connect::start(id, options, Arc::clone(&shared), reactors, events)?;
+    let task = connect::start((id, kind), options, Arc::clone(&shared), reactors, events)?;
     Ok(Arc::new(Stream { shared, task: Mutex::new(Some(CancelOnDrop::new(task))) }))
 }
 
 /// A back end on a socket that is connected, of whatever type. Its `O_NONBLOCK` is cleared.
 pub fn on_socket(fd: Fd) -> Result<Made, NetError> {
     use nix::sys::socket::{SockType, getsockopt, sockopt};
-    let what = || format!("fd={} is no socket", std::os::fd::AsRawFd::as_raw_fd(&fd));
+    let what = || "can't get socket option SO_TYPE".to_owned();
     let kind = getsockopt(&fd, sockopt::SockType)
         .map_err(|errno| NetError::system(what(), errno.into()))?;
     super::tap::sys::set_blocking(&fd).map_err(|error| NetError::system(what(), error))?;

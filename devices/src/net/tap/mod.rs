@@ -35,8 +35,10 @@ pub(super) fn open(options: &TapOptions, reactors: &NetReactors<'_>) -> Result<M
     let (queues, info) =
         if options.fds.is_empty() { by_name(options)? } else { by_descriptor(options, reactors)? };
     let pairs = queues.len() as u16;
-    let has_header = sys::has_virtio_header(&queues[0])
-        .map_err(|error| NetError::system("the descriptor is no tap interface", error))?;
+    let has_header = sys::has_virtio_header(&queues[0]).map_err(|error| {
+        let number = std::os::fd::AsRawFd::as_raw_fd(&queues[0]);
+        NetError::system(format!("Unable to query TUNGETIFF on FD {number}"), error)
+    })?;
     let virtio_header = match options.virtio_header {
         Some(wanted) if wanted && !has_header => {
             let text = "vnet_hdr=1 requested, but no kernel support for IFF_VNET_HDR available";
@@ -90,11 +92,6 @@ fn by_descriptor(
     options: &TapOptions,
     reactors: &NetReactors<'_>,
 ) -> Result<(Vec<Fd>, String), NetError> {
-    if options.ifname.is_some() || options.queues.is_some() {
-        let text = "ifname=, script=, downscript=, vnet_hdr=, helper=, queues=, fds=, and vhostfds= \
-                    are invalid with fd=";
-        return Err(NetError::Options(text.to_owned()));
-    }
     let mut queues = Vec::new();
     for name in &options.fds {
         let fd = (reactors.descriptor)(name).map_err(NetError::Options)?;

@@ -213,8 +213,12 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
             ("a", dgram(fd(), inet("127.0.0.1")), "don't set remote with local.fd"),
             ("a", dgram(fd(), None), "there is no descriptor '7'"),
             ("a", connect(fd().unwrap()), "there is no descriptor '7'"),
-            ("a", connect(inet("example.org").unwrap()), "'example.org' is no address"),
-            ("a", nowhere, "can't listen on unix:/nonexistent/a"),
+            (
+                "a",
+                connect(inet("example.org").unwrap()),
+                "can't resolve host address 'example.org'",
+            ),
+            ("a", nowhere, "Failed to bind socket to /nonexistent/a: No such file or directory"),
             (
                 "a",
                 NetdevOptions::Tap(TapOptions { queues: Some(0), ..TapOptions::default() }),

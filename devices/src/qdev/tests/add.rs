@@ -65,7 +65,7 @@ fn an_addition_that_fails_at_any_step_leaves_nothing() {
             let error = rig.refusal(blk("d1", "x")).await;
             assert_eq!(error, format!("the test lets '{step}' fail"));
             rig.assert_empty(step);
-            assert!(rig.drives.is_free("d1"), "{step}: the drive");
+            assert!(rig.is_free("d1"), "{step}: the drive");
             assert_eq!(rig.log.take().len(), usize::from(step == &steps[0]), "{step}: no events");
             let up = {
                 let mut up = [0; 4];

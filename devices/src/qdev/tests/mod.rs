@@ -7,13 +7,17 @@ mod readers;
 mod remove;
 mod root_port;
 mod scsi;
+mod virtio;
 
 use super::*;
 use crate::CommandError;
 use crate::acpi::{AcpiPm, PciHotplug};
-use crate::block;
+use crate::block::graph::{BlockGraph, DriveOptions};
+use crate::chardev::Chardevs;
+use crate::net::Network;
 use crate::objects::Objects;
 use crate::test_platform::{TestClock, TestLine};
+use crate::virtio::balloon::BalloonSlot;
 use crate::virtio::testing::TestMachine;
 use reactor::Reactors;
 use reactor::sync::Notify;
@@ -151,7 +155,7 @@ impl Realized for Controller {
 pub(super) struct Rig {
     pub(super) machine: Arc<TestMachine>,
     pub(super) tree: DeviceTree,
-    pub(super) drives: Arc<DriveTable>,
+    pub(super) block: Arc<BlockGraph>,
     pub(super) hotplug: Arc<PciHotplug>,
     pub(super) log: Arc<Log>,
 }
@@ -160,14 +164,15 @@ impl Rig {
     /// Drives d0 to d3, and nothing plugged in.
     pub(super) async fn new(reactors: &Reactors) -> Self {
         let machine = TestMachine::new();
-        let drives = DriveTable::new();
+        let block = BlockGraph::new(reactors);
         for n in 0..4 {
-            drives.add(&format!("d{n}"), block::scratch(1 << 20).await.unwrap()).unwrap();
+            add_drive(&block, &format!("d{n}")).await;
         }
         let (sci, clock) = (Arc::<TestLine>::default(), Arc::<TestClock>::default());
         let hotplug = PciHotplug::new(AcpiPm::new(sci, clock, Arc::new(|_| ())));
         let root = PciBus::root(&machine.root, hotplug.clone(), "/machine/pci.0");
         let log = Arc::<Log>::default();
+        let (chardevs, opened) = (Chardevs::new(reactors.iohandler(), || {}), Arc::clone(&log));
         let tree = DeviceTree::new(TreeConfig {
             main: reactors.main().clone(),
             resources: Resources {
@@ -175,8 +180,14 @@ impl Rig {
                 ram: Arc::clone(&machine.ram),
                 cores: reactors.cores().to_vec(),
                 cpus: 2,
-                drives: drives.clone(),
+                block: Arc::clone(&block),
                 objects: Objects::new(reactors.cores()),
+                network: Network::new(reactors.iohandler(), Arc::new(|_| ())),
+                chardevs: chardevs.clone(),
+                balloon: Arc::new(BalloonSlot::new(1 << 27, Arc::new(|_| ()))),
+                port_opened: Arc::new(move |id, open| {
+                    opened.push("open", Some(id), &open.to_string());
+                }),
             },
             root,
             types: Types::new().with(&[&CONTROLLER, &LEAF]),
@@ -187,7 +198,13 @@ impl Rig {
             let ejecting = ejecting.clone();
             main.schedule_bh(move || ejecting.upgrade().unwrap().ejected(slots));
         }));
-        Self { machine, tree, drives, hotplug, log }
+        Self { machine, tree, block, hotplug, log }
+    }
+
+    /// Whether this drive is there, and no device has it.
+    pub(super) fn is_free(&self, drive: &str) -> bool {
+        let backend = self.block.contents().backend(drive).cloned();
+        backend.is_some_and(|backend| backend.owner().device.is_empty())
     }
 
     pub(super) async fn add(&self, arguments: Value) -> Result<Arc<Device>, CommandError> {
@@ -214,6 +231,12 @@ impl Rig {
         assert_eq!(self.machine.platform.vectors_in_use(), 0, "{why}: vectors");
         assert!(self.machine.platform.doorbells().is_empty(), "{why}: doorbells");
     }
+}
+
+/// An empty drive of 1 MiB.
+pub(super) async fn add_drive(block: &BlockGraph, id: &str) {
+    let drive = DriveOptions::scratch(id, 1 << 20);
+    block.add_drive(id, drive.image, drive.writeback).await.unwrap();
 }
 
 pub(super) fn object(value: Value) -> Map<String, Value> {

@@ -93,7 +93,7 @@ fn mistakes_have_the_words_of_qemu() {
             assert_eq!(error.text, *expected, "{text}");
         }
         rig.assert_empty("refused");
-        assert!(rig.drives.is_free("d0"));
+        assert!(rig.is_free("d0"));
     });
 }
 
@@ -138,8 +138,7 @@ fn slots_are_written_in_every_form() {
             let device = rig.add(Value::Object(arguments)).await.unwrap();
             assert_eq!(device.address(), Some(expected), "{addr}");
             rig.tree.remove(&device).await.unwrap();
-            let disk = block::scratch(1 << 20).await.unwrap();
-            rig.drives.add("d0", disk).unwrap();
+            add_drive(&rig.block, "d0").await;
         }
     });
 }

@@ -48,7 +48,7 @@ fn scsi_ids_are_given_from_0_upward() {
         }
         let channel = with(hd("d3", "x"), &[("channel", json!(1))]);
         assert_eq!(rig.refusal(channel).await, "bad scsi channel id: 1");
-        assert!(rig.drives.is_free("d3"));
+        assert!(rig.is_free("d3"));
         rig.add(with(hd("d3", "x"), &at(255, 16383))).await.unwrap();
     });
 }
@@ -96,7 +96,7 @@ fn properties_that_cannot_be_are_refused() {
             ),
         ] {
             assert_eq!(rig.refusal(device).await, text);
-            assert!(rig.drives.is_free("d0"));
+            assert!(rig.is_free("d0"));
         }
     });
 }
@@ -156,11 +156,32 @@ fn a_disk_whose_addition_fails_leaves_nothing() {
             *rig.tree.steps().fails.lock().unwrap() = Some(step.clone());
             let error = rig.refusal(hd("d1", "h")).await;
             assert_eq!(error, format!("the test lets '{step}' fail"));
-            assert!(rig.drives.is_free("d1"), "{step}: the drive");
+            assert!(rig.is_free("d1"), "{step}: the drive");
             assert!(rig.tree.find("h").is_none(), "{step}");
         }
         *rig.tree.steps().fails.lock().unwrap() = None;
         let device = rig.add(hd("d1", "h")).await.expect("all of it is free");
         assert_eq!(device.property("scsi-id"), Some(json!(0)), "the place is free");
+    });
+}
+
+#[test]
+fn a_unit_tells_of_its_new_size() {
+    use crate::qdev::types::scsi_disk::ScsiDisk;
+    use crate::scsi::{Command, Kind};
+    on_reactors(1, |reactors| async move {
+        let rig = Rig::with_adapter(&reactors).await;
+        let device = rig.add(hd("d0", "h")).await.unwrap();
+        let disk = device.body().unwrap().as_any().downcast_ref::<ScsiDisk>().unwrap();
+        let test_unit_ready = || {
+            let cdb = Default::default();
+            let command = Command::parse(&cdb, Kind::Disk);
+            disk.unit().plan(&cdb, command, &|_| 0).err().map(|sense| (sense.asc, sense.ascq))
+        };
+        assert_eq!(test_unit_ready(), Some((0x29, 0)), "power on");
+        assert_eq!(test_unit_ready(), None);
+        rig.block.resize(Some("d0"), None, 2 << 20).await.unwrap();
+        assert_eq!(test_unit_ready(), Some((0x2a, 9)));
+        assert_eq!(test_unit_ready(), None);
     });
 }

@@ -2,10 +2,14 @@
 
 pub(super) mod root_port;
 pub(super) mod scsi_disk;
+pub(super) mod serial_port;
+pub(super) mod virtio_balloon;
 pub(super) mod virtio_blk;
+pub(super) mod virtio_net;
 pub(super) mod virtio_pci;
 pub(super) mod virtio_rng;
 pub(super) mod virtio_scsi;
+pub(super) mod virtio_serial;
 
 use super::BoxFuture;
 use super::device::Realized;
@@ -103,6 +107,7 @@ pub(crate) const TREE: &[TypeInfo] = &[
     part("PCI", "bus"),
     part("PCIE", "PCI"),
     part("SCSI", "bus"),
+    part("virtio-serial-bus", "bus"),
     part("container", "object"),
     base("event-loop-base", "object"),
     base("rng-backend", "object"),
@@ -118,9 +123,13 @@ pub(crate) const TREE: &[TypeInfo] = &[
     base("pcie-slot", "pcie-port"),
     base("pcie-root-port-base", "pcie-slot"),
     base("virtio-pci", "pci-device"),
+    base("virtio-balloon-pci-base", "virtio-pci"),
     base("virtio-blk-pci-base", "virtio-pci"),
+    base("virtio-net-pci-base", "virtio-pci"),
     base("virtio-rng-pci-base", "virtio-pci"),
     base("virtio-scsi-pci-base", "virtio-pci"),
+    base("virtio-serial-pci-base", "virtio-pci"),
+    base("virtio-serial-port", "device"),
     base("scsi-device", "device"),
     base("scsi-disk-base", "scsi-device"),
     part("i440FX", "pci-device"),
@@ -151,8 +160,13 @@ fn is_help(text: &str) -> bool {
 const DEVICES: &[&DeviceType] = &[
     &root_port::PCIE_ROOT_PORT,
     &virtio_blk::VIRTIO_BLK_PCI,
+    &virtio_balloon::VIRTIO_BALLOON_PCI,
+    &virtio_net::VIRTIO_NET_PCI,
     &virtio_rng::VIRTIO_RNG_PCI,
     &virtio_scsi::VIRTIO_SCSI_PCI,
+    &virtio_serial::VIRTIO_SERIAL_PCI,
+    &serial_port::VIRTSERIALPORT,
+    &serial_port::VIRTCONSOLE,
     &scsi_disk::SCSI_HD,
     &scsi_disk::SCSI_CD,
 ];

@@ -1,6 +1,7 @@
 //! `scsi-hd` and `scsi-cd`.
 
 use super::{BLOCK_HELP, DeviceType, block_size, write_cache};
+use crate::block::graph::SizeListener;
 use crate::error::CommandError;
 use crate::qdev::property::{Kind as Holds, Property};
 use crate::qdev::scsi_bus::SCSI;
@@ -68,9 +69,12 @@ async fn realize(setup: Setup<'_>, kind: Kind) -> Result<Arc<dyn Realized>, Comm
     // A drive without a medium is one that nobody has put anything into yet.
     let claim = match drive {
         None if kind == Kind::Cd => None,
-        _ => Some(setup.claim_drive(setup.type_name)?),
+        _ => {
+            let id = setup.path.strip_prefix("/machine/peripheral/").unwrap_or(setup.path);
+            Some(setup.claim_drive(setup.type_name, id.to_owned(), kind == Kind::Cd)?)
+        }
     };
-    let disk = claim.as_ref().and_then(Claim::disk).cloned();
+    let disk = claim.as_ref().and_then(Claim::disk);
     let mut options = options(&setup, kind)?;
     if options.device_id.is_none() {
         options.device_id = options.serial.clone().or_else(|| drive.map(str::to_owned));
@@ -146,6 +150,13 @@ impl ScsiDisk {
     /// It has been plugged in there.
     pub(in crate::qdev) fn set_address(&self, address: Address) {
         let _first = self.address.set(address);
+    }
+
+    /// Has `listener` called in `main` after each change of the disk's size.
+    pub(in crate::qdev) fn on_size_change(&self, listener: SizeListener) {
+        if let Some(claim) = &*lock(&self.claim) {
+            claim.on_size_change(listener);
+        }
     }
 
     /// It has been unplugged.

@@ -9,7 +9,6 @@ use crate::qdev::property::{Kind, Property};
 use crate::qdev::setup::Setup;
 use crate::qdev::{BoxFuture, Realized};
 use crate::virtio::blk::{BlkOptions, VirtioBlk};
-use serde_json::Value;
 use std::sync::Arc;
 
 /// The type that QEMU's errors name: there the PCI device has this one inside.
@@ -52,8 +51,8 @@ async fn realize(setup: Setup<'_>) -> Result<Arc<dyn Realized>, CommandError> {
     let logical = block_size(&setup, "logical_block_size")?.unwrap_or(BLOCK_MIN as u32);
     let physical = block_size(&setup, "physical_block_size")?;
     setup.step("drive")?;
-    let claim = setup.claim_drive(BACKEND)?;
-    let Some(disk) = claim.disk().cloned() else {
+    let claim = setup.claim_drive(BACKEND, format!("{}/virtio-backend", setup.path), false)?;
+    let Some(disk) = claim.disk() else {
         return Err(CommandError::generic("drive property not set"));
     };
     let physical = physical.unwrap_or_else(|| disk.info().physical_block.max(logical));
@@ -74,12 +73,18 @@ async fn realize(setup: Setup<'_>) -> Result<Arc<dyn Realized>, CommandError> {
     };
     let blk =
         VirtioBlk::new(disk, options).map_err(|error| CommandError::generic(error.to_string()))?;
-    realize_virtio(&setup, Arc::new(blk), cores, Some(claim), move |name| {
+    let blk = Arc::new(blk);
+    let told = Arc::downgrade(&blk);
+    claim.on_size_change(Box::new(move || {
+        if let Some(blk) = told.upgrade() {
+            blk.size_changed();
+        }
+    }));
+    realize_virtio(&setup, blk, cores, Some(claim), move |name| {
         Some(match name {
             "num-queues" => queues.into(),
             "logical_block_size" => logical.into(),
             "physical_block_size" => physical.into(),
-            "disable-legacy" => Value::from("on"),
             _ => return None,
         })
     })

@@ -4,7 +4,8 @@ use crate::error::CommandError;
 use crate::pci::Function;
 use crate::qdev::property::{Kind, Property};
 use crate::qdev::setup::{Claim, Setup};
-use crate::qdev::{BoxFuture, Realized};
+use crate::qdev::value::PropValue;
+use crate::qdev::{BoxFuture, Bus, Realized};
 use crate::virtio::VirtioDevice;
 use crate::virtio::pci::{VirtioPci, VirtioPciOptions};
 use reactor::Context;
@@ -17,25 +18,62 @@ pub const VIRTIO_PCI_PROPERTIES: &[Property] = &[
     Property::on_off_auto("disable-legacy"),
     Property::bool("disable-modern", false),
     Property::bool("ioeventfd", true),
+    Property::uint("vectors", Kind::U32, AUTO_VECTORS),
 ];
 
-/// Properties that say where queues run.
+/// `vectors`: one for each queue, and one for changes of the configuration.
+const AUTO_VECTORS: u64 = u32::MAX as u64;
+/// What an MSI-X table holds (PCI 3.0, section 6.8.2).
+const VECTORS_MAX: u64 = 2048;
+
+/// The property that says where all queues run.
+pub(super) const IOTHREAD: &[Property] = &[Property::new("iothread", Kind::Link("iothread"))];
+
+/// Properties that say where each queue runs.
 pub(super) const IOTHREAD_PROPERTIES: &[Property] = &[
-    Property::new("iothread", Kind::Link("iothread")),
+    IOTHREAD[0],
     Property::new("iothread-vq-mapping", Kind::Json("IOThreadVirtQueueMappingList"))
         .help("IOThread virtqueue mapping list [{\"iothread\":\"<id>\", \"vqs\":[1,2,3,...]},...]"),
 ];
 
 type Read = Box<dyn Fn(&str) -> Option<Value> + Send + Sync>;
+type Set = Box<dyn Fn(&str, &PropValue) -> Result<(), CommandError> + Send + Sync>;
+type AtEnd = Box<dyn FnOnce() + Send>;
 
 /// A realized virtio device on PCI.
 pub struct VirtioFunction {
     virtio: VirtioPci,
     claim: Mutex<Option<Claim>>,
+    buses: Vec<Arc<Bus>>,
     read: Read,
+    set: Option<Set>,
+    at_end: Mutex<Option<AtEnd>>,
 }
 
 impl VirtioFunction {
+    /// It has this bus for other devices.
+    #[must_use]
+    pub(super) fn with_bus(mut self, bus: Arc<Bus>) -> Self {
+        self.buses.push(bus);
+        self
+    }
+
+    /// `set` is told of properties that change while the device lives, and may refuse.
+    #[must_use]
+    pub(super) fn on_set(
+        mut self,
+        set: impl Fn(&str, &PropValue) -> Result<(), CommandError> + Send + Sync + 'static,
+    ) -> Self {
+        self.set = Some(Box::new(set));
+        self
+    }
+
+    /// `end` gives back what the device has beside its claim, when nothing is in flight any more.
+    #[must_use]
+    pub(super) fn at_end(self, end: impl FnOnce() + Send + 'static) -> Self {
+        Self { at_end: Mutex::new(Some(Box::new(end))), ..self }
+    }
+
     /// The transport.
     pub fn virtio(&self) -> &VirtioPci {
         &self.virtio
@@ -47,8 +85,20 @@ impl Realized for VirtioFunction {
         Some(self.virtio.function())
     }
 
+    fn buses(&self) -> &[Arc<Bus>] {
+        &self.buses
+    }
+
     fn property(&self, name: &str) -> Option<Value> {
-        (self.read)(name)
+        (self.read)(name).or_else(|| match name {
+            "disable-legacy" => Some(Value::from("on")),
+            "vectors" => Some(self.virtio.vectors().into()),
+            _ => None,
+        })
+    }
+
+    fn set_property(&self, name: &str, value: &PropValue) -> Result<(), CommandError> {
+        self.set.as_ref().map_or(Ok(()), |set| set(name, value))
     }
 
     fn quiesced(&self) -> BoxFuture<'_, ()> {
@@ -65,6 +115,10 @@ impl Realized for VirtioFunction {
             let claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(claim) = claim {
                 claim.release().await;
+            }
+            let at_end = self.at_end.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(at_end) = at_end {
+                at_end();
             }
         })
     }
@@ -83,17 +137,44 @@ pub fn realize_virtio(
     claim: Option<Claim>,
     read: impl Fn(&str) -> Option<Value> + Send + Sync + 'static,
 ) -> Result<Arc<dyn Realized>, CommandError> {
+    Ok(Arc::new(function(setup, device, cores, claim, read)?))
+}
+
+/// As [`realize_virtio`], for those that add something.
+pub(super) fn function(
+    setup: &Setup<'_>,
+    device: Arc<dyn VirtioDevice>,
+    cores: Vec<Context>,
+    claim: Option<Claim>,
+    read: impl Fn(&str) -> Option<Value> + Send + Sync + 'static,
+) -> Result<VirtioFunction, CommandError> {
     setup.step("transport")?;
     if setup.properties.bool("disable-modern") {
         let text = "device is modern-only: disable-modern cannot be on";
         return Err(CommandError::generic(text));
     }
-    let options = VirtioPciOptions { multifunction: setup.properties.bool("multifunction") };
+    let vectors = match setup.properties.uint("vectors") {
+        AUTO_VECTORS => None,
+        vectors @ 0..=VECTORS_MAX => Some(vectors as u16),
+        vectors => {
+            let text = format!("vectors={vectors} is out of range; use 0 to {VECTORS_MAX}");
+            return Err(CommandError::generic(text));
+        }
+    };
+    let multifunction = setup.properties.bool("multifunction");
+    let options = VirtioPciOptions { multifunction, vectors };
     let (ram, platform) = (&setup.resources.ram, &setup.resources.platform);
     let (ram, platform) = (Arc::clone(ram), Arc::clone(platform));
     let virtio = VirtioPci::with_options(setup.name, device, ram, platform, cores, options)
         .map_err(|error| CommandError::generic(error.to_string()))?;
-    Ok(Arc::new(VirtioFunction { virtio, claim: Mutex::new(claim), read: Box::new(read) }))
+    Ok(VirtioFunction {
+        virtio,
+        claim: Mutex::new(claim),
+        buses: Vec::new(),
+        read: Box::new(read),
+        set: None,
+        at_end: Mutex::new(None),
+    })
 }
 
 /// The contexts of `queues` queues, as `iothread=` and `iothread-vq-mapping=` say; all cores where they

@@ -3,15 +3,17 @@
 use super::virtio_pci::{VIRTIO_PCI_PROPERTIES, realize_virtio};
 use super::{DeviceType, PCI_PROPERTIES};
 use crate::error::CommandError;
+use crate::objects::Body;
 use crate::qdev::property::{Kind, Property};
 use crate::qdev::setup::Setup;
 use crate::qdev::{BoxFuture, Realized};
 use crate::virtio::rng::{Entropy, RateLimit, VirtioRng};
-use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
 const PROPERTIES: &[Property] = &[
+    Property::new("rng", Kind::Link("rng-backend"))
+        .help("The source of the random bytes; the kernel's generator where none is named"),
     Property::uint("max-bytes", Kind::U64, i64::MAX as u64)
         .help("Bytes given to the guest in a period at most"),
     Property::uint("period", Kind::U32, 1 << 16).help("The period, in milliseconds"),
@@ -40,9 +42,7 @@ async fn realize(setup: Setup<'_>) -> Result<Arc<dyn Realized>, CommandError> {
         return Err(CommandError::generic(text));
     }
     setup.step("entropy")?;
-    let entropy = Entropy::system().await.map_err(|error| {
-        CommandError::generic(format!("the host's source of entropy cannot be opened: {error}"))
-    })?;
+    let entropy = entropy(&setup).await?;
     setup.step("device")?;
     // The default is far beyond what can be read: no limit.
     let limited = bytes != i64::MAX as u64;
@@ -50,7 +50,23 @@ async fn realize(setup: Setup<'_>) -> Result<Arc<dyn Realized>, CommandError> {
     let rng = VirtioRng::new(Arc::new(entropy), limited.then_some(limit))
         .map_err(|error| CommandError::generic(error.to_string()))?;
     let cores = setup.resources.cores.clone();
-    realize_virtio(&setup, Arc::new(rng), cores, None, |name| {
-        (name == "disable-legacy").then(|| Value::from("on"))
+    realize_virtio(&setup, Arc::new(rng), cores, None, |_| None)
+}
+
+/// What `rng=` names.
+async fn entropy(setup: &Setup<'_>) -> Result<Entropy, CommandError> {
+    if let Some(name) = setup.properties.text("rng").filter(|name| !name.is_empty()) {
+        let object = setup.resources.objects.find(name.strip_prefix("/objects/").unwrap_or(name));
+        let object = object.ok_or_else(|| CommandError::device_not_found(name))?;
+        if let Body::Random(fd) = object.body() {
+            return Ok(Entropy::from_fd(fd.clone()));
+        }
+        if object.ty().parent != "rng-backend" {
+            let text = "Invalid parameter type for 'rng', expected: rng-backend";
+            return Err(CommandError::generic(text));
+        }
+    }
+    Entropy::system().await.map_err(|error| {
+        CommandError::generic(format!("the host's source of entropy cannot be opened: {error}"))
     })
 }

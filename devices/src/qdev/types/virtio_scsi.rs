@@ -1,18 +1,14 @@
 //! `virtio-scsi-pci`.
 
-use super::virtio_pci::{
-    IOTHREAD_PROPERTIES, VIRTIO_PCI_PROPERTIES, queue_contexts, realize_virtio,
-};
+use super::virtio_pci::{IOTHREAD_PROPERTIES, VIRTIO_PCI_PROPERTIES, function, queue_contexts};
 use super::{DeviceType, PCI_PROPERTIES};
 use crate::error::CommandError;
-use crate::pci::Function;
 use crate::qdev::property::{Kind, Property};
 use crate::qdev::scsi_bus::ScsiBus;
 use crate::qdev::setup::Setup;
-use crate::qdev::{BoxFuture, Bus, Realized};
+use crate::qdev::{BoxFuture, Realized};
 use crate::virtio::scsi::{ScsiOptions, VirtioScsi};
 use serde_json::Value;
-use std::any::Any;
 use std::sync::Arc;
 
 /// `num_queues`: one for each processor.
@@ -55,18 +51,14 @@ async fn realize(setup: Setup<'_>) -> Result<Arc<dyn Realized>, CommandError> {
     let scsi =
         VirtioScsi::new(options).map_err(|error| CommandError::generic(error.to_string()))?;
     let scsi = Arc::new(scsi);
-    let function = realize_virtio(&setup, Arc::clone(&scsi) as _, cores, None, move |name| {
-        Some(match name {
-            "num_queues" => queues.into(),
-            "disable-legacy" => Value::from("on"),
-            _ => return None,
-        })
+    let function = function(&setup, Arc::clone(&scsi) as _, cores, None, move |name| {
+        (name == "num_queues").then(|| Value::from(queues))
     })?;
     let anonymous = setup.path.starts_with("/machine/peripheral-anon/");
     let name = if anonymous { "scsi.0".to_owned() } else { format!("{}.0", setup.name) };
     let path = format!("{}/virtio-backend/{name}", setup.path);
     let bus = ScsiBus::bus(scsi, &name, &path);
-    Ok(Arc::new(Adapter { function, buses: [bus] }))
+    Ok(Arc::new(function.with_bus(bus)))
 }
 
 fn options(setup: &Setup<'_>) -> Result<ScsiOptions, CommandError> {
@@ -104,40 +96,4 @@ fn options(setup: &Setup<'_>) -> Result<ScsiOptions, CommandError> {
         hotplug: properties.bool("hotplug"),
         param_change: properties.bool("param_change"),
     })
-}
-
-/// The realized adapter: the function, and the bus of its units.
-struct Adapter {
-    function: Arc<dyn Realized>,
-    buses: [Arc<Bus>; 1],
-}
-
-impl Realized for Adapter {
-    fn function(&self) -> Option<&Arc<Function>> {
-        self.function.function()
-    }
-
-    fn buses(&self) -> &[Arc<Bus>] {
-        &self.buses
-    }
-
-    fn property(&self, name: &str) -> Option<Value> {
-        self.function.property(name)
-    }
-
-    fn quiesced(&self) -> BoxFuture<'_, ()> {
-        self.function.quiesced()
-    }
-
-    fn stop(&self) -> BoxFuture<'_, ()> {
-        self.function.stop()
-    }
-
-    fn unrealize(&self) -> BoxFuture<'_, ()> {
-        self.function.unrealize()
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
 }

@@ -71,6 +71,9 @@ pub struct VirtioBalloon {
 }
 
 impl VirtioBalloon {
+    /// How many queues it has.
+    pub const QUEUES: u16 = QUEUE_SIZES.len() as u16;
+
     /// An empty balloon. `changed` is told when its size changes.
     pub fn new(options: BalloonOptions, changed: BalloonSink) -> Self {
         Self {

@@ -37,6 +37,11 @@ impl BalloonSlot {
         Some(balloon)
     }
 
+    /// The balloon is gone, whoever may still hold it.
+    pub fn clear(&self) {
+        *self.lock() = Weak::new();
+    }
+
     /// The balloon.
     pub fn get(&self) -> Option<Arc<VirtioBalloon>> {
         self.lock().upgrade()

@@ -1,15 +1,18 @@
 //! The console device (section 5.3): ports that carry bytes.
 //!
+//! - `connect`: a port and its character device
 //! - `control`: the queues that tell which ports there are and who has them open
 //! - `data`: the two queues of a port
 //! - `pipe`: the bytes between a port and what is behind it on the host
 
+mod connect;
 mod control;
 mod data;
 mod pipe;
 #[cfg(test)]
 mod tests;
 
+pub use connect::connect;
 pub use pipe::PortPipe;
 
 use super::device::{QueueSetup, VirtioDevice, copy_config};
@@ -31,7 +34,7 @@ const CONTROL_QUEUE_SIZE: u16 = 32;
 /// Messages that wait for the driver at most: more than all ports have to say at their start.
 const MESSAGES_MAX: usize = 512;
 /// The most that `max_ports=` may be.
-const PORTS_MAX: u32 = 31;
+pub const PORTS_MAX: u32 = 31;
 
 // Feature bits (section 5.3.3).
 const MULTIPORT: u64 = 1 << 1;
@@ -59,13 +62,13 @@ pub struct PortOptions {
 /// Why a port cannot be plugged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PortError {
-    /// The device has no free one.
-    #[error("virtio-serial-bus: Maximum port limit for this device reached")]
-    Full,
     /// The number is taken.
     #[error("virtio-serial-bus: A port already exists at id {0}")]
     Taken(u32),
-    /// The number is not below the device's.
+    /// Another port has the name.
+    #[error("virtio-serial-bus: A port already exists by name {0}")]
+    NameTaken(String),
+    /// The number is not below the device's, or no number below it is free.
     #[error("virtio-serial-bus: Out-of-range port id specified, max. allowed: {0}")]
     OutOfRange(u32),
     /// Number 0 is a console's.
@@ -108,6 +111,7 @@ pub struct VirtioConsole {
     messages_changed: Arc<Signal>,
     queue_sizes: Box<[u16]>,
     metrics: Box<[Arc<QueueMetrics>]>,
+    emergency_write: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -127,7 +131,19 @@ impl VirtioConsole {
             messages_changed: Arc::default(),
             metrics: queue_sizes.iter().map(|_| Arc::default()).collect(),
             queue_sizes: queue_sizes.into(),
+            emergency_write: true,
         }
+    }
+
+    /// Whether the driver may print a byte without a queue, which it may unless told otherwise here.
+    #[must_use]
+    pub fn with_emergency_write(self, emergency_write: bool) -> Self {
+        Self { emergency_write, ..self }
+    }
+
+    /// How many queues it has.
+    pub fn queues(&self) -> u16 {
+        self.queue_sizes.len() as u16
     }
 
     /// Plugs a port; returns its number. Any thread.
@@ -135,6 +151,11 @@ impl VirtioConsole {
         let PortOptions { number, name, console, pipe, opened } = options;
         let number = {
             let mut ports = lock(&self.ports);
+            if let Some(name) = &name
+                && ports.iter().flatten().any(|port| port.name.as_ref() == Some(name))
+            {
+                return Err(PortError::NameTaken(name.clone()));
+            }
             let count = ports.len() as u32;
             let number = match number {
                 Some(number) if number >= count => return Err(PortError::OutOfRange(count - 1)),
@@ -143,7 +164,7 @@ impl VirtioConsole {
                 None => {
                     let first = usize::from(!console);
                     let free = ports.iter().skip(first).position(Option::is_none);
-                    free.ok_or(PortError::Full)? as u32 + first as u32
+                    free.ok_or(PortError::OutOfRange(count - 1))? as u32 + first as u32
                 }
             };
             let place = &mut ports[number as usize];
@@ -170,10 +191,22 @@ impl VirtioConsole {
 
     /// Something is behind port `number` on the host, or nothing any more. Any thread.
     pub fn set_host_open(&self, number: u32, open: bool) {
-        if let Some(port) = self.port(number as usize)
-            && port.pipe.set_host_open(open)
-        {
-            self.tell(Message::new(number, Event::PortOpen, open.into()));
+        if let Some(port) = self.port(number as usize) {
+            self.set_open_behind(&port, open);
+        }
+    }
+
+    /// The same, as long as `pipe` is behind the port.
+    fn set_pipe_open(&self, number: u32, pipe: &Arc<PortPipe>, open: bool) {
+        let port = self.port(number as usize).filter(|port| Arc::ptr_eq(&port.pipe, pipe));
+        if let Some(port) = port {
+            self.set_open_behind(&port, open);
+        }
+    }
+
+    fn set_open_behind(&self, port: &Port, open: bool) {
+        if port.pipe.set_host_open(open) {
+            self.tell(Message::new(port.number, Event::PortOpen, open.into()));
         }
     }
 
@@ -278,7 +311,7 @@ impl VirtioDevice for VirtioConsole {
     }
 
     fn features(&self) -> u64 {
-        features::COMMON | MULTIPORT | EMERG_WRITE
+        features::COMMON | MULTIPORT | if self.emergency_write { EMERG_WRITE } else { 0 }
     }
 
     fn queue_sizes(&self) -> &[u16] {
@@ -295,6 +328,7 @@ impl VirtioDevice for VirtioConsole {
     fn config_write(&self, offset: u64, data: &[u8], _: u64) {
         // Section 5.3.6.1: before any queue, the first byte goes to the console.
         if offset == EMERGENCY
+            && self.emergency_write
             && let [byte, ..] = data
             && let Some(port) = self.port(0).filter(|port| port.console && port.pipe.host_open())
         {

@@ -202,7 +202,7 @@ fn port_numbers_are_given_and_kept() {
         assert_eq!(plug(None, false), Ok(1));
         assert_eq!(plug(None, true), Ok(0));
         assert_eq!(plug(None, true), Ok(3));
-        assert_eq!(plug(None, false), Err(PortError::Full));
+        assert_eq!(plug(None, false), Err(PortError::OutOfRange(3)));
         rig.console.unplug(1);
         assert_eq!(plug(None, false), Ok(1));
         rig.port.virtio.shutdown().await;

@@ -38,6 +38,30 @@ const WITH_CONTROL: u64 =
 /// Everything that can be switched off.
 pub(super) const OPTIONAL: u64 = WITH_HEADER | WITH_CONTROL | MRG_RXBUF | STATUS | CTRL_VQ;
 
+/// The optional features by the names of the properties that switch them.
+pub const FEATURES: &[(&str, u64)] = &[
+    ("csum", CSUM),
+    ("guest_csum", GUEST_CSUM),
+    ("guest_tso4", GUEST_TSO4),
+    ("guest_tso6", GUEST_TSO6),
+    ("guest_ecn", GUEST_ECN),
+    ("guest_ufo", GUEST_UFO),
+    ("guest_announce", GUEST_ANNOUNCE),
+    ("host_tso4", HOST_TSO4),
+    ("host_tso6", HOST_TSO6),
+    ("host_ecn", HOST_ECN),
+    ("host_ufo", HOST_UFO),
+    ("mrg_rxbuf", MRG_RXBUF),
+    ("status", STATUS),
+    ("ctrl_vq", CTRL_VQ),
+    ("ctrl_rx", CTRL_RX),
+    ("ctrl_vlan", CTRL_VLAN),
+    ("ctrl_rx_extra", CTRL_RX_EXTRA),
+    ("ctrl_mac_addr", CTRL_MAC_ADDR),
+    ("ctrl_guest_offloads", CTRL_GUEST_OFFLOADS),
+    ("mq", MQ),
+];
+
 /// Status: the cable is plugged.
 const LINK_UP: u16 = vn::VIRTIO_NET_S_LINK_UP as u16;
 /// Status: the driver shall tell the network where it is.

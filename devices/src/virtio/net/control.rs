@@ -66,13 +66,13 @@ impl Worker {
             (MAC, MAC_TABLE_SET) => self.set_table(data),
             (MAC, MAC_ADDR_SET) => {
                 let mac = data.try_into().ok()?;
-                self.device.change_filter(|filter| filter.mac = mac);
+                self.device.driver_changes_filter(|filter| filter.mac = mac);
                 Some(())
             }
             (VLAN, VLAN_ADD | VLAN_DEL) => {
                 let id = u16::from_le_bytes(data.try_into().ok()?);
                 let pass = command == VLAN_ADD;
-                (id < VLANS).then(|| self.device.change_filter(|f| f.set_vlan(id, pass)))
+                (id < VLANS).then(|| self.device.driver_changes_filter(|f| f.set_vlan(id, pass)))
             }
             (ANNOUNCE, ANNOUNCE_ACK) => {
                 self.device.announce.swap(false, Ordering::AcqRel).then_some(())
@@ -97,7 +97,7 @@ impl Worker {
         if u32::from(mode) > vn::VIRTIO_NET_CTRL_RX_NOBCAST {
             return None;
         }
-        self.device.change_filter(|filter| {
+        self.device.driver_changes_filter(|filter| {
             let field = match u32::from(mode) {
                 vn::VIRTIO_NET_CTRL_RX_PROMISC => &mut filter.promiscuous,
                 vn::VIRTIO_NET_CTRL_RX_ALLMULTI => &mut filter.all_multicast,
@@ -118,7 +118,7 @@ impl Worker {
         if !rest.is_empty() {
             return None;
         }
-        self.device.change_filter(|filter| {
+        self.device.driver_changes_filter(|filter| {
             filter.unicast = MacList::new(unicast);
             filter.multicast = MacList::new(multicast);
         });

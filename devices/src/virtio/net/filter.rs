@@ -1,5 +1,8 @@
 //! Which frames a driver wants (sections 5.1.6.5.1 to 5.1.6.5.3).
 
+use super::mac_text;
+use crate::net::{RxFilter, RxState};
+
 /// A hardware address.
 pub(super) type Mac = [u8; 6];
 
@@ -27,6 +30,10 @@ impl MacList {
         let (addresses, _) = bytes.as_chunks::<6>();
         let overflow = addresses.len() > TABLE_MAX;
         Self { addresses: if overflow { Vec::new() } else { addresses.to_vec() }, overflow }
+    }
+
+    fn texts(&self) -> Vec<String> {
+        self.addresses.iter().map(|mac| mac_text(*mac)).collect()
     }
 
     fn has(&self, mac: Mac) -> bool {
@@ -73,6 +80,33 @@ impl Filter {
         let (word, bit) = (usize::from(id / 64), 1 << (id % 64));
         if let Some(word) = vlans.get_mut(word) {
             *word = if pass { *word | bit } else { *word & !bit };
+        }
+    }
+
+    /// What passes, of the device `name`.
+    pub(super) fn describe(&self, name: &str) -> RxFilter {
+        let state = |none, all| match (none, all) {
+            (true, _) => RxState::None,
+            (false, true) => RxState::All,
+            (false, false) => RxState::Normal,
+        };
+        let passes = |id: &u16| {
+            let word = |vlans: &[u64]| vlans.get(usize::from(id / 64)).copied().unwrap_or(0);
+            self.vlans.as_ref().is_none_or(|vlans| word(&vlans[..]) & 1 << (id % 64) != 0)
+        };
+        RxFilter {
+            name: name.to_owned(),
+            promiscuous: self.promiscuous,
+            multicast: state(self.no_multicast, self.all_multicast),
+            unicast: state(self.no_unicast, self.all_unicast),
+            vlan: state(false, self.vlans.is_none()),
+            broadcast_allowed: !self.no_broadcast,
+            multicast_overflow: self.multicast.overflow,
+            unicast_overflow: self.unicast.overflow,
+            main_mac: mac_text(self.mac),
+            vlan_table: (0..VLANS).rev().filter(passes).collect(),
+            unicast_table: self.unicast.texts(),
+            multicast_table: self.multicast.texts(),
         }
     }
 
@@ -152,6 +186,23 @@ mod tests {
         assert!(!filter.passes(&head(OWN, Some(6))));
         assert!(!filter.passes(&head(OWN, Some(4095))));
         assert!(filter.passes(&head(OWN, None)));
+    }
+
+    #[test]
+    fn a_filter_is_told_as_it_is() {
+        let mut filter = Filter::new(OWN);
+        let told = filter.describe("net0");
+        assert_eq!((told.promiscuous, told.vlan), (true, RxState::All));
+        assert_eq!(told.vlan_table.len(), usize::from(VLANS));
+        assert_eq!(told.main_mac, "52:54:00:12:34:56");
+        filter.set_vlan(5, true);
+        filter.set_vlan(64, true);
+        filter.unicast = MacList::new(&OTHER);
+        (filter.no_unicast, filter.all_multicast) = (true, true);
+        let told = filter.describe("net0");
+        assert_eq!((told.vlan, told.vlan_table), (RxState::Normal, vec![64, 5]));
+        assert_eq!((told.unicast, told.multicast), (RxState::None, RxState::All));
+        assert_eq!(told.unicast_table, ["52:54:00:12:34:57"]);
     }
 
     #[test]

@@ -12,11 +12,13 @@ mod receive;
 mod tests;
 mod transmit;
 
+pub use config::FEATURES;
+
 use super::device::{QueueSetup, VirtioDevice, copy_config};
 use super::interrupt::ConfigNotifier;
 use super::metrics::{QueueCounters, QueueMetrics};
 use super::serve::{idle, serve};
-use crate::net::{NetBackend, NetError, Netdev, Nic};
+use crate::net::{NetBackend, NetError, Netdev, Nic, RxFilter};
 use config::Limits;
 use filter::{Filter, Mac};
 use rcu::RcuCell;
@@ -108,6 +110,9 @@ pub struct VirtioNet {
     queue_sizes: Box<[u16]>,
     metrics: Box<[Arc<QueueMetrics>]>,
     notifier: OnceLock<ConfigNotifier>,
+    /// Told of a change of the filter, unless it was told and nobody has looked since.
+    filter_changed: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    filter_told: AtomicBool,
 }
 
 impl VirtioNet {
@@ -144,6 +149,8 @@ impl VirtioNet {
             metrics: queue_sizes.iter().map(|_| Arc::default()).collect(),
             queue_sizes: queue_sizes.into(),
             notifier: OnceLock::new(),
+            filter_changed: OnceLock::new(),
+            filter_told: AtomicBool::new(false),
             netdev,
         });
         if let Some(netdev) = &new.netdev {
@@ -153,9 +160,20 @@ impl VirtioNet {
         Ok(new)
     }
 
+    /// How many queues it has.
+    pub fn queues(&self) -> u16 {
+        self.queue_sizes.len() as u16
+    }
+
     /// The counters of each queue. Any thread.
     pub fn metrics(&self) -> Vec<QueueCounters> {
         self.metrics.iter().map(|queue| queue.snapshot()).collect()
+    }
+
+    /// Names who is told when the driver wants other frames: once, until somebody has looked at the
+    /// filter. The first one that is named stays.
+    pub fn on_filter_change(&self, told: impl Fn() + Send + Sync + 'static) {
+        let _first = self.filter_changed.set(Box::new(told));
     }
 
     /// Asks the driver to tell the network where it is (section 5.1.6.5.4), if it can. Any thread.
@@ -191,6 +209,16 @@ impl VirtioNet {
         let mut filter = self.filter.read(&rcu::read()).clone();
         change(&mut filter);
         self.filter.publish(filter);
+    }
+
+    /// As [`change_filter`](Self::change_filter), because the driver says so.
+    fn driver_changes_filter(&self, change: impl FnOnce(&mut Filter)) {
+        self.change_filter(change);
+        if let Some(told) = self.filter_changed.get()
+            && !self.filter_told.swap(true, Ordering::AcqRel)
+        {
+            told();
+        }
     }
 
     fn set_active_pairs(&self, pairs: u16) {
@@ -254,7 +282,8 @@ fn check(options: &NetOptions) -> Result<(), VirtioNetError> {
     Ok(())
 }
 
-fn mac_text(mac: Mac) -> String {
+/// An address as users write it.
+pub fn mac_text(mac: [u8; 6]) -> String {
     let mut text = String::new();
     for (n, byte) in mac.iter().enumerate() {
         let colon = if n == 0 { "" } else { ":" };
@@ -288,6 +317,15 @@ impl Nic for VirtioNet {
         if !self.cable.gone.swap(true, Ordering::AcqRel) {
             self.config_changed();
         }
+    }
+
+    fn peer(&self) -> Option<Arc<Netdev>> {
+        self.netdev.clone()
+    }
+
+    fn rx_filter(&self) -> RxFilter {
+        self.filter_told.store(false, Ordering::Release);
+        self.filter.read(&rcu::read()).describe(&self.name)
     }
 }
 

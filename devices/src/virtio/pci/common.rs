@@ -27,7 +27,8 @@ const QUEUE_NOTIFY_OFF: u64 = 0x1e;
 const QUEUE_DESC: u64 = 0x20;
 const QUEUE_DRIVER: u64 = 0x28;
 const QUEUE_DEVICE: u64 = 0x30;
-// From 0x38: queue_notify_data and queue_reset, of features that are not offered.
+// At 0x38: queue_notif_config_data, of a feature that is not offered.
+const QUEUE_RESET: u64 = 0x3a;
 
 /// What the driver has set for one queue.
 #[derive(Clone, Copy, Debug)]
@@ -36,12 +37,14 @@ pub(super) struct QueueRegisters {
     pub(super) max: u16,
     pub(super) layout: QueueLayout,
     pub(super) enabled: bool,
+    /// The driver has reset the queue, and its task has not ended yet.
+    pub(super) resetting: bool,
 }
 
 impl QueueRegisters {
-    fn new(max: u16) -> Self {
+    pub(super) fn new(max: u16) -> Self {
         let layout = QueueLayout { size: max, descriptors: 0, available: 0, used: 0 };
-        Self { max, layout, enabled: false }
+        Self { max, layout, enabled: false, resetting: false }
     }
 }
 
@@ -54,7 +57,7 @@ pub(super) struct Registers {
     queue_select: u16,
     pub(super) queues: Vec<QueueRegisters>,
     pub(super) life: Life,
-    /// Tasks that wait for the end of a reset.
+    /// Tasks that wait for the end of a reset, of the device or of a queue.
     pub(super) waiters: Vec<Waker>,
 }
 
@@ -70,6 +73,10 @@ impl Registers {
             life: Life::Idle,
             waiters: Vec::new(),
         }
+    }
+
+    pub(super) fn queue_select(&self) -> u16 {
+        self.queue_select
     }
 
     pub(super) fn driver_features(&self) -> u64 {
@@ -150,6 +157,7 @@ impl Transport {
             put(&mut image, QUEUE_DESC, &queue.layout.descriptors.to_le_bytes());
             put(&mut image, QUEUE_DRIVER, &queue.layout.available.to_le_bytes());
             put(&mut image, QUEUE_DEVICE, &queue.layout.used.to_le_bytes());
+            put(&mut image, QUEUE_RESET, &u16::from(queue.resetting).to_le_bytes());
         }
         image
     }
@@ -188,6 +196,11 @@ impl Transport {
                 }
             }
             QUEUE_ENABLE if value == 1 => self.enable_queue(&mut regs),
+            QUEUE_RESET if value == 1 => {
+                if regs.driver_features & features::RING_RESET != 0 {
+                    self.reset_queue(regs);
+                }
+            }
             _ => self.refused(offset, value.into()),
         }
     }

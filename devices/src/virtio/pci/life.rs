@@ -5,14 +5,18 @@
 //!     ▲                                                                                  │
 //!     └──────────── the last task has let go of guest memory: status reads 0 ◀───────────┘
 //! ```
+//!
+//! One queue alone can be reset too (section 2.6.1): its task ends as in a reset of the device, and
+//! `queue_reset` reads 1 until then.
 
+use super::super::NO_VECTOR;
 use super::super::device::{QueueSetup, Stop};
 use super::super::interrupt::{Fault, QueueInterrupt};
 use super::super::queue::Virtqueue;
 use super::Transport;
-use super::common::Registers;
-use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use super::common::{QueueRegisters, Registers};
+use std::sync::{Arc, MutexGuard, Weak};
+use std::task::{Context, Poll, Waker};
 
 /// Shared by the queues' tasks: when the last one drops it, nothing is served any more.
 pub(super) struct Served(Weak<Transport>);
@@ -21,6 +25,17 @@ impl Drop for Served {
     fn drop(&mut self) {
         if let Some(transport) = self.0.upgrade() {
             transport.finish_reset();
+        }
+    }
+}
+
+/// Of the task of one queue: dropped when it has let go of guest memory.
+struct ServedQueue(Weak<Transport>, u16);
+
+impl Drop for ServedQueue {
+    fn drop(&mut self) {
+        if let Some(transport) = self.0.upgrade() {
+            transport.finish_queue_reset(self.1);
         }
     }
 }
@@ -97,6 +112,7 @@ impl Transport {
         };
         live.queues.push((index, stop));
         let (device, served) = (Arc::clone(&self.device), Arc::clone(&live.served));
+        let served_queue = ServedQueue(self.this.clone(), index);
         let last_word = doorbell.clone();
         let core = &self.cores[usize::from(index) % self.cores.len()];
         let task = core.spawn_local_with("virtqueue", move || async move {
@@ -106,9 +122,48 @@ impl Transport {
             if let Err(error) = reactor::io::poll(&last_word, libc::POLLOUT as u32).await {
                 tracing::debug!(%error, "a queue's last submission");
             }
+            drop(served_queue);
             drop(served);
         });
         drop(task);
+    }
+
+    /// Starts a reset of the selected queue; it is over at once if the queue has no task. What it
+    /// has taken and not answered is dropped. Any thread; does not wait.
+    pub(super) fn reset_queue(&self, mut regs: MutexGuard<'_, Registers>) {
+        let index = regs.queue_select();
+        let Some(queue) = regs.queues.get_mut(usize::from(index)) else { return };
+        if !queue.enabled || queue.resetting {
+            return;
+        }
+        queue.resetting = true;
+        let stop = match &mut regs.life {
+            Life::Live(live) => {
+                let at = live.queues.iter().position(|(live, _)| *live == index);
+                at.map(|at| live.queues.swap_remove(at).1)
+            }
+            Life::Idle | Life::Resetting => None,
+        };
+        self.update_doorbells(&regs);
+        drop(regs);
+        match stop {
+            Some(stop) => {
+                stop.request();
+                self.doorbells.ring(index);
+            }
+            None => self.finish_queue_reset(index),
+        }
+    }
+
+    /// Queue `index` is not served any more.
+    fn finish_queue_reset(&self, index: u16) {
+        let mut regs = self.lock();
+        let Some(queue) = regs.queues.get_mut(usize::from(index)) else { return };
+        if queue.resetting {
+            *queue = QueueRegisters::new(queue.max);
+            self.interrupts.set_vector(Some(index), NO_VECTOR);
+            regs.waiters.drain(..).for_each(Waker::wake);
+        }
     }
 
     /// Starts a reset; it is over at once if nothing was live. Any thread; does not wait.
@@ -147,15 +202,13 @@ impl Transport {
         self.interrupts.reset();
         self.device.reset();
         regs.life = Life::Idle;
-        for waiter in regs.waiters.drain(..) {
-            waiter.wake();
-        }
+        regs.waiters.drain(..).for_each(Waker::wake);
     }
 
-    /// Ready while no reset is under way.
+    /// Ready while no reset is under way, of the device or of a queue.
     pub(super) fn poll_quiesced(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut regs = self.lock();
-        if !regs.life.is_resetting() {
+        if !regs.life.is_resetting() && !regs.queues.iter().any(|queue| queue.resetting) {
             return Poll::Ready(());
         }
         if !regs.waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {

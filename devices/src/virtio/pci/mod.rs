@@ -86,6 +86,9 @@ pub enum VirtioPciError {
 pub struct VirtioPciOptions {
     /// Other functions may share its slot.
     pub multifunction: bool,
+    /// MSI-X vectors, up to 2048; 0: no MSI-X. `None`: one for each queue and one for changes of the
+    /// configuration.
+    pub vectors: Option<u16>,
 }
 
 /// A virtio device as a PCI function: the handle that the machine keeps. Clones are cheap.
@@ -93,6 +96,7 @@ pub struct VirtioPciOptions {
 pub struct VirtioPci {
     transport: Arc<Transport>,
     function: Arc<Function>,
+    vectors: u16,
 }
 
 impl VirtioPci {
@@ -129,9 +133,11 @@ impl VirtioPci {
             return Err(VirtioPciError::NoCores(name));
         }
         let queues = sizes.len() as u16;
-        let msix = Msix::new(&*platform, queues + 1)?;
+        let vectors = options.vectors.unwrap_or(queues + 1);
+        // A function that does not tell of its vectors has them all the same; nobody enables them.
+        let msix = Msix::new(&*platform, vectors.max(1))?;
         let pin = IntxPin::new();
-        let (mut spec, window) = declare(&*device, &msix, &pin)?;
+        let (mut spec, window) = declare(&*device, (vectors > 0).then_some(&msix), &pin)?;
         spec.multifunction(options.multifunction);
         let doorbells = Doorbells::new(platform, queues)
             .map_err(|source| VirtioPciError::Doorbell { name: name.clone(), source })?;
@@ -149,7 +155,12 @@ impl VirtioPci {
         });
         transport.device.attach(ConfigNotifier(Arc::clone(&transport.interrupts)));
         let function = Function::new(name, spec, Arc::clone(&transport) as Arc<dyn PciDevice>);
-        Ok(Self { transport, function })
+        Ok(Self { transport, function, vectors })
+    }
+
+    /// MSI-X vectors that the driver finds.
+    pub fn vectors(&self) -> u16 {
+        self.vectors
     }
 
     /// What to plug into the PCI root.
@@ -172,7 +183,7 @@ impl VirtioPci {
 
 fn declare(
     device: &dyn VirtioDevice,
-    msix: &Arc<Msix>,
+    msix: Option<&Arc<Msix>>,
     pin: &Arc<IntxPin>,
 ) -> Result<(FunctionSpec, CfgWindow), LayoutError> {
     let mut spec = FunctionSpec::new(Identity {
@@ -183,18 +194,20 @@ fn declare(
         subsystem_vendor: VENDOR,
         subsystem: SUBSYSTEM,
     });
-    let pba_offset = msix.table_size().max(MSIX_PBA_MIN);
-    let msix_size = (pba_offset + msix.pba_size()).next_power_of_two().max(PART);
-    spec.bar(MSIX_BAR, Bar::memory32(msix_size))?;
     spec.bar(STRUCTURES_BAR, Bar::memory64(STRUCTURES_SIZE))?;
+    if let Some(msix) = msix {
+        let pba_offset = msix.table_size().max(MSIX_PBA_MIN);
+        let msix_size = (pba_offset + msix.pba_size()).next_power_of_two().max(PART);
+        spec.bar(MSIX_BAR, Bar::memory32(msix_size))?;
+        let place = MsixPlace {
+            table_bar: MSIX_BAR,
+            table_offset: 0,
+            pba_bar: MSIX_BAR,
+            pba_offset: pba_offset as u32,
+        };
+        spec.msix(msix, place)?;
+    }
     let window = capability::declare(&mut spec)?;
-    let place = MsixPlace {
-        table_bar: MSIX_BAR,
-        table_offset: 0,
-        pba_bar: MSIX_BAR,
-        pba_offset: pba_offset as u32,
-    };
-    spec.msix(msix, place)?;
     spec.intx(pin);
     Ok((spec, window))
 }

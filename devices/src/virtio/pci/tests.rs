@@ -470,6 +470,68 @@ fn needs_reset_is_raised_once_and_ends_with_a_reset() {
 }
 
 #[test]
+fn one_queue_is_reset_while_the_others_go_on() {
+    on_reactors(2, |reactors| async move {
+        let rig = Rig::new(&reactors);
+        let driver = &rig.driver;
+        assert!(driver.negotiate(features::COMMON));
+        driver.use_vectors(3);
+        let mut first = driver.set_up_queue(0, 16, true);
+        let mut other = driver.set_up_queue(1, 8, true);
+        driver.driver_ok();
+        for size in [8, 64, 16] {
+            round_trip(&mut first).await;
+            driver.write(0x16, &0u16.to_le_bytes());
+            driver.write(0x3a, &1u16.to_le_bytes());
+            while driver.read16(0x3a) != 0 {
+                reactor::yield_now().await;
+            }
+            assert_eq!(driver.read16(0x1c), 0, "not enabled");
+            assert_eq!((driver.read16(0x18), driver.read16(0x1a)), (64, 0xffff), "as at power-on");
+            assert_eq!(rig.machine.platform.doorbells(), [rig.notify(1)]);
+            round_trip(&mut other).await;
+            driver.use_vectors(1);
+            first = driver.set_up_queue(0, size, true);
+        }
+        round_trip(&mut first).await;
+        assert_eq!(*rig.echo.resets.lock().unwrap(), 0, "the device has not been reset");
+        // Both at once: the reset of the device ends both.
+        driver.write(0x16, &1u16.to_le_bytes());
+        driver.write(0x3a, &1u16.to_le_bytes());
+        driver.reset().await;
+        assert_eq!(*rig.echo.resets.lock().unwrap(), 1);
+        rig.virtio.quiesced().await;
+    });
+}
+
+#[test]
+fn a_queue_is_reset_by_drivers_that_have_agreed_to_it_only() {
+    on_reactors(1, |reactors| async move {
+        let rig = Rig::new(&reactors);
+        let driver = &rig.driver;
+        assert!(driver.negotiate(features::COMMON & !features::RING_RESET));
+        driver.use_vectors(3);
+        let mut queue = driver.set_up_queue(0, 16, true);
+        driver.driver_ok();
+        driver.write(0x3a, &1u16.to_le_bytes());
+        assert_eq!((driver.read16(0x3a), driver.read16(0x1c)), (0, 1));
+        round_trip(&mut queue).await;
+        driver.reset().await;
+
+        // Before DRIVER_OK, and queues that are not enabled or do not exist.
+        assert!(driver.negotiate(features::COMMON));
+        driver.set_up_queue(0, 16, true);
+        for (queue, size) in [(0u16, 64), (1, 8), (700, 0)] {
+            driver.write(0x16, &queue.to_le_bytes());
+            driver.write(0x3a, &1u16.to_le_bytes());
+            assert_eq!((driver.read16(0x3a), driver.read16(0x1c)), (0, 0));
+            assert_eq!(driver.read16(0x18), size);
+        }
+        rig.virtio.shutdown().await;
+    });
+}
+
+#[test]
 fn odd_register_accesses_change_nothing() {
     on_reactors(1, |reactors| async move {
         let rig = Rig::new(&reactors);

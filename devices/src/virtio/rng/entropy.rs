@@ -25,6 +25,11 @@ impl Entropy {
         Ok(Self { file })
     }
 
+    /// A file that is open, without waiting where it has nothing.
+    pub fn from_fd(file: Fd) -> Self {
+        Self { file }
+    }
+
     /// Up to `max` bytes, and one at least, once there are any. On a reactor.
     pub(super) async fn read(&self, max: usize) -> io::Result<Vec<u8>> {
         loop {

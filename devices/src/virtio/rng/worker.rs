@@ -1,9 +1,9 @@
 //! The queue: one buffer at a time is filled, as far as the period's rest of bytes allows.
 
 use super::{Entropy, RateLimit};
-use crate::block::SegmentTable;
+use crate::virtio::chain::Chains;
 use crate::virtio::device::QueueSetup;
-use crate::virtio::queue::{ChainFault, gather};
+use crate::virtio::queue::ChainFault;
 use crate::virtio::serve::{QueueWork, Ring};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -44,8 +44,7 @@ struct Quota {
 pub(super) struct Worker {
     entropy: Arc<Entropy>,
     quota: Option<Quota>,
-    lists: SegmentTable,
-    free: Vec<usize>,
+    chains: Chains,
     queued: VecDeque<Waiting>,
     wait: Option<Wait>,
 }
@@ -53,12 +52,10 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(entropy: Arc<Entropy>, limit: Option<RateLimit>, setup: &QueueSetup) -> Self {
         let slots = usize::from(setup.queue.size());
-        let segments = usize::from(setup.queue.chain_max());
         Self {
             entropy,
             quota: limit.map(|limit| Quota { limit, left: 0, ends: Instant::now() }),
-            lists: SegmentTable::new(Arc::clone(setup.queue.ram()), slots, segments),
-            free: (0..slots).rev().collect(),
+            chains: Chains::new(setup),
             queued: VecDeque::with_capacity(slots),
             wait: None,
         }
@@ -79,8 +76,8 @@ impl Worker {
     /// Gives the first buffer back with `bytes` in it.
     fn deliver(&mut self, ring: &mut Ring, bytes: &[u8]) {
         let Some(Waiting { slot, head, .. }) = self.queued.pop_front() else { return };
-        let n = self.lists.slot(slot).copy_from(bytes);
-        self.free.push(slot);
+        let n = self.chains.list(slot).copy_from(bytes);
+        self.chains.free(slot);
         ring.metrics.read(n as u64);
         ring.metrics.request(true);
         if let Err(fault) = ring.queue.push_used(head, n as u32) {
@@ -101,21 +98,12 @@ impl Quota {
 
 impl QueueWork for Worker {
     fn take_one(&mut self, ring: &mut Ring) -> Result<bool, ChainFault> {
-        let Some(&slot) = self.free.last() else {
-            return ring.queue.pop_none();
-        };
-        let max = ring.queue.chain_max();
-        let mut list = self.lists.slot(slot);
-        let Some(found) = ring.queue.pop(|chain| gather(chain, max, &mut list))? else {
-            return Ok(false);
-        };
-        let found = found?;
+        let Some((slot, found)) = self.chains.take(ring)? else { return Ok(false) };
         if found.writable == 0 || found.overflow {
             return Err(ChainFault::Incomplete);
         }
         // Buffers for the device to read mean nothing here (section 5.4.6.1).
-        list.advance(found.readable);
-        self.free.pop();
+        self.chains.list(slot).advance(found.readable);
         self.queued.push_back(Waiting { slot, head: found.head, room: found.writable });
         Ok(true)
     }

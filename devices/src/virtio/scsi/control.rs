@@ -4,10 +4,11 @@
 use super::VirtioScsi;
 use super::order::{Deed, Order, Scope};
 use super::request::{Response, address};
-use crate::block::{SegmentTable, Segments};
+use crate::block::Segments;
 use crate::scsi::{Address, Attention, Found};
+use crate::virtio::chain::Chains;
 use crate::virtio::device::QueueSetup;
-use crate::virtio::queue::{ChainFault, Gathered, gather};
+use crate::virtio::queue::{ChainFault, Gathered};
 use crate::virtio::serve::{QueueWork, Ring};
 use reactor::sync::oneshot;
 use std::future::Future;
@@ -50,9 +51,7 @@ struct Running {
 /// See the module.
 pub(super) struct Control {
     device: Arc<VirtioScsi>,
-    /// The chain of each slot.
-    lists: SegmentTable,
-    free: Vec<usize>,
+    chains: Chains,
     running: Vec<Running>,
 }
 
@@ -73,14 +72,7 @@ fn responds(response: Response) -> Action {
 
 impl Control {
     pub(super) fn new(device: Arc<VirtioScsi>, setup: &QueueSetup) -> Self {
-        let slots = usize::from(setup.queue.size());
-        let segments = usize::from(setup.queue.chain_max());
-        Self {
-            lists: SegmentTable::new(Arc::clone(setup.queue.ram()), slots, segments),
-            free: (0..slots).rev().collect(),
-            running: Vec::new(),
-            device,
-        }
+        Self { chains: Chains::new(setup), running: Vec::new(), device }
     }
 }
 
@@ -167,9 +159,9 @@ impl Control {
         }
         let succeeded = running.deed == Deed::Query && found;
         let response = if succeeded { Response::FunctionSucceeded } else { Response::Ok };
-        self.free.push(running.slot);
         let answer = [response as u8];
-        self.lists.slot(running.slot).write_at(running.answer_at, &answer);
+        self.chains.list(running.slot).write_at(running.answer_at, &answer);
+        self.chains.free(running.slot);
         ring.metrics.request(true);
         if let Err(fault) = ring.queue.push_used(running.head, answer.len() as u32) {
             ring.fail(&fault);
@@ -179,19 +171,12 @@ impl Control {
 
 impl QueueWork for Control {
     fn take_one(&mut self, ring: &mut Ring) -> Result<bool, ChainFault> {
-        let Some(&slot) = self.free.last() else {
-            return ring.queue.pop_none();
-        };
-        let max = ring.queue.chain_max();
-        let mut list = self.lists.slot(slot);
-        let Some(found) = ring.queue.pop(|chain| gather(chain, max, &mut list))? else {
-            return Ok(false);
-        };
-        let found = found?;
-        match self.device.control_action(&found, &list)? {
+        let Some((slot, found)) = self.chains.take(ring)? else { return Ok(false) };
+        match self.device.control_action(&found, &self.chains.list(slot))? {
             Action::Answer(bytes, n) => {
                 let bytes = &bytes[..n as usize];
-                self.lists.slot(slot).write_at(found.readable, bytes);
+                self.chains.list(slot).write_at(found.readable, bytes);
+                self.chains.free(slot);
                 ring.metrics.request(true);
                 ring.queue.push_used(found.head, bytes.len() as u32)?;
             }
@@ -199,7 +184,6 @@ impl QueueWork for Control {
                 let (order, done) = Order::new(scope, deed);
                 self.device.orders.post(&order);
                 drop(order);
-                self.free.pop();
                 self.running.push(Running {
                     head: found.head,
                     slot,

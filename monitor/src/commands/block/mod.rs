@@ -3,9 +3,10 @@
 //! Queries look at what the graph has published and never wait, for I/O least of all. What changes
 //! the graph is a coroutine in *main*.
 
-mod nodes;
+pub(crate) mod nodes;
 mod options;
-mod stats;
+pub(crate) mod stats;
+pub(crate) mod throttle;
 
 use crate::core::Env;
 use crate::error::QmpError;
@@ -53,6 +54,7 @@ pub(super) fn register(registry: &mut Registry<Env>) {
     ));
     nodes::register(registry);
     stats::register(registry);
+    throttle::register(registry);
 }
 
 fn graph(env: &Env) -> Result<Arc<BlockGraph>, QmpError> {

@@ -5,7 +5,7 @@ use crate::core::Env;
 use crate::error::QmpError;
 use crate::registry::{Command, Registry};
 use crate::{qapi_enum, qapi_struct};
-use devices::block::graph::{Backend, Node};
+use devices::block::graph::{Backend, DetectZeroes, Node, ThrottleGroup};
 
 qapi_enum! {
     /// What becomes of writes of zeroes.
@@ -98,6 +98,34 @@ qapi_struct! {
         pub iops_rd: u64 = "iops_rd",
         /// Writes a second.
         pub iops_wr: u64 = "iops_wr",
+        /// Bytes a second in a burst.
+        pub bps_max: Option<u64> = "bps_max",
+        /// Bytes read a second in a burst.
+        pub bps_rd_max: Option<u64> = "bps_rd_max",
+        /// Bytes written a second in a burst.
+        pub bps_wr_max: Option<u64> = "bps_wr_max",
+        /// Requests a second in a burst.
+        pub iops_max: Option<u64> = "iops_max",
+        /// Reads a second in a burst.
+        pub iops_rd_max: Option<u64> = "iops_rd_max",
+        /// Writes a second in a burst.
+        pub iops_wr_max: Option<u64> = "iops_wr_max",
+        /// Seconds that a burst of bytes may last.
+        pub bps_max_length: Option<u64> = "bps_max_length",
+        /// Seconds that a burst of bytes read may last.
+        pub bps_rd_max_length: Option<u64> = "bps_rd_max_length",
+        /// Seconds that a burst of bytes written may last.
+        pub bps_wr_max_length: Option<u64> = "bps_wr_max_length",
+        /// Seconds that a burst of requests may last.
+        pub iops_max_length: Option<u64> = "iops_max_length",
+        /// Seconds that a burst of reads may last.
+        pub iops_rd_max_length: Option<u64> = "iops_rd_max_length",
+        /// Seconds that a burst of writes may last.
+        pub iops_wr_max_length: Option<u64> = "iops_wr_max_length",
+        /// Bytes of a request that counts as one.
+        pub iops_size: Option<u64> = "iops_size",
+        /// With whom it shares the limits.
+        pub group: Option<String> = "group",
         /// The image.
         pub image: ImageInfo = "image",
         /// How host caches take part.
@@ -146,14 +174,17 @@ pub(super) fn register(registry: &mut Registry<Env>) {
     registry.add(Command::plain("query-named-block-nodes", "The block nodes.", query_nodes));
 }
 
-fn query_block(env: &Env, (): ()) -> Result<Vec<BlockInfo>, QmpError> {
+pub(crate) fn query_block(env: &Env, (): ()) -> Result<Vec<BlockInfo>, QmpError> {
     Ok(graph(env)?.contents().backends.iter().map(|backend| block_info(backend)).collect())
 }
 
 /// The newest first, as in QEMU.
-fn query_nodes(env: &Env, _: QueryNamedBlockNodes) -> Result<Vec<BlockDeviceInfo>, QmpError> {
+pub(crate) fn query_nodes(
+    env: &Env,
+    _: QueryNamedBlockNodes,
+) -> Result<Vec<BlockDeviceInfo>, QmpError> {
     let contents = graph(env)?.contents();
-    Ok(contents.nodes.iter().rev().map(|node| device_info(node, true)).collect())
+    Ok(contents.nodes.iter().rev().map(|node| device_info(node, true, None)).collect())
 }
 
 pub(super) fn block_info(backend: &Backend) -> BlockInfo {
@@ -163,15 +194,20 @@ pub(super) fn block_info(backend: &Backend) -> BlockInfo {
         device: owner.drive,
         qdev: Some(owner.device).filter(|_| attached),
         ty: "unknown".to_owned(),
-        removable: false,
+        removable: backend.is_removable(),
         locked: false,
-        inserted: backend.root().map(|root| device_info(&root, backend.writeback())),
+        inserted: backend
+            .root()
+            .map(|root| device_info(&root, backend.writeback(), backend.throttle().as_deref())),
         tray_open: None,
         io_status: attached.then_some(BlockDeviceIoStatus::Ok),
     }
 }
 
-fn device_info(node: &Node, writeback: bool) -> BlockDeviceInfo {
+fn device_info(node: &Node, writeback: bool, group: Option<&ThrottleGroup>) -> BlockDeviceInfo {
+    let limits = group.map(ThrottleGroup::limits);
+    let rate = |n: usize| limits.map(|limits| limits.rates[n]);
+    let burst = |n: usize| rate(n).filter(|rate| rate.burst > 0);
     let options = node.options();
     let driver = options.driver.driver();
     let file = node.filename();
@@ -183,13 +219,31 @@ fn device_info(node: &Node, writeback: bool) -> BlockDeviceInfo {
         backing_file_depth: 0,
         active: true,
         encrypted: false,
-        detect_zeroes: BlockdevDetectZeroesOptions::Off,
-        bps: 0,
-        bps_rd: 0,
-        bps_wr: 0,
-        iops: 0,
-        iops_rd: 0,
-        iops_wr: 0,
+        detect_zeroes: match options.detect_zeroes {
+            DetectZeroes::Off => BlockdevDetectZeroesOptions::Off,
+            DetectZeroes::On => BlockdevDetectZeroesOptions::On,
+            DetectZeroes::Unmap => BlockdevDetectZeroesOptions::Unmap,
+        },
+        bps: rate(0).map_or(0, |rate| rate.average),
+        bps_rd: rate(1).map_or(0, |rate| rate.average),
+        bps_wr: rate(2).map_or(0, |rate| rate.average),
+        iops: rate(3).map_or(0, |rate| rate.average),
+        iops_rd: rate(4).map_or(0, |rate| rate.average),
+        iops_wr: rate(5).map_or(0, |rate| rate.average),
+        bps_max: burst(0).map(|rate| rate.burst),
+        bps_rd_max: burst(1).map(|rate| rate.burst),
+        bps_wr_max: burst(2).map(|rate| rate.burst),
+        iops_max: burst(3).map(|rate| rate.burst),
+        iops_rd_max: burst(4).map(|rate| rate.burst),
+        iops_wr_max: burst(5).map(|rate| rate.burst),
+        bps_max_length: burst(0).map(|rate| rate.burst_s),
+        bps_rd_max_length: burst(1).map(|rate| rate.burst_s),
+        bps_wr_max_length: burst(2).map(|rate| rate.burst_s),
+        iops_max_length: burst(3).map(|rate| rate.burst_s),
+        iops_rd_max_length: burst(4).map(|rate| rate.burst_s),
+        iops_wr_max_length: burst(5).map(|rate| rate.burst_s),
+        iops_size: limits.map(|limits| limits.request_bytes).filter(|bytes| *bytes > 0),
+        group: group.map(|group| group.name().to_owned()),
         image: ImageInfo {
             filename: file.clone(),
             format: driver.to_owned(),

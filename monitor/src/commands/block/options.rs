@@ -1,13 +1,12 @@
 //! The type of block nodes to be made. It refers to itself, as a node may be made with those below
 //! it, which is why it is described by hand. The graph reads it.
 
+use super::nodes::BlockdevDetectZeroesOptions;
 use crate::error::QmpError;
-use crate::qapi_enum;
 use crate::registry::{
-    AlternateInfo, At, Members, Qapi, QapiStruct, StructInfo, Type, Value, VariantsInfo, members,
-    mistyped, optional, required,
+    AlternateInfo, Qapi, StructInfo, Type, VariantsInfo, members, optional, required,
 };
-use crate::wire::Writer;
+use crate::{qapi_enum, qapi_open_struct};
 use devices::block::graph::Options;
 
 qapi_enum! {
@@ -110,6 +109,11 @@ static OPTIONS: StructInfo = StructInfo {
         required("driver", "What it does.\n", BlockdevDriver::TYPE),
         optional("node-name", "Its name; generated when absent.\n", Type::String),
         optional("discard", "What becomes of discards.\n", BlockdevDiscardOptions::TYPE),
+        optional(
+            "detect-zeroes",
+            "What becomes of writes of zeroes by devices that use the node.\n",
+            BlockdevDetectZeroesOptions::TYPE,
+        ),
         optional("cache", "How host caches take part.\n", Type::Struct(&CACHE)),
         optional("read-only", "No writes.\n", Type::Boolean),
         optional(
@@ -124,41 +128,14 @@ static OPTIONS: StructInfo = StructInfo {
     }),
 };
 
-/// A node to be made.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BlockdevOptions(Members);
+qapi_open_struct! {
+    /// A node to be made. The graph reads it.
+    pub struct BlockdevOptions = OPTIONS;
+}
 
 impl BlockdevOptions {
     /// As the graph takes it.
     pub(super) fn parse(self) -> Result<Options, QmpError> {
         Ok(Options::parse(self.0)?)
-    }
-}
-
-impl Qapi for BlockdevOptions {
-    const TYPE: Type = Type::Struct(Self::INFO);
-
-    fn read(value: Value, at: At<'_>) -> Result<Self, QmpError> {
-        let Value::Object(members) = value else { return Err(mistyped(at, "object")) };
-        Ok(Self(members))
-    }
-
-    fn write(&self, writer: &mut Writer) {
-        writer.value(&Value::Object(self.0.clone()));
-    }
-}
-
-impl QapiStruct for BlockdevOptions {
-    const INFO: &'static StructInfo = &OPTIONS;
-
-    fn take_members(members: &mut Members, _: At<'_>) -> Result<Self, QmpError> {
-        Ok(Self(std::mem::take(members)))
-    }
-
-    fn write_members(&self, writer: &mut Writer) {
-        for (name, value) in &self.0 {
-            writer.key(name);
-            writer.value(value);
-        }
     }
 }

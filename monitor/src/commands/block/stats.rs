@@ -168,7 +168,7 @@ pub(super) fn register(registry: &mut Registry<Env>) {
     ));
 }
 
-fn query_blockstats(
+pub(crate) fn query_blockstats(
     env: &Env,
     QueryBlockstats { query_nodes }: QueryBlockstats,
 ) -> Result<Vec<BlockStats>, QmpError> {

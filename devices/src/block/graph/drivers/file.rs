@@ -6,6 +6,7 @@ use crate::block::graph::options::Options;
 use crate::block::graph::permissions::Access;
 use crate::block::lock::{Claim, LockError};
 use crate::block::open::{check_kind, open_any_size};
+use crate::block::scratch::scratch_file;
 use crate::block::{
     BoxFuture, Cache, Disk, DiskError, DiskInfo, DiskQueue, FileOptions, OpenError,
 };
@@ -58,6 +59,13 @@ pub(super) async fn open(
     };
     let disk = disk.map_err(|error| explain(path, &error))?;
     Ok(Arc::new(File { disk, path: path.to_owned(), locking }))
+}
+
+/// Makes a file that goes with the process.
+pub(super) async fn scratch(size: u64) -> Result<Arc<dyn Driver>, CommandError> {
+    let disk = scratch_file(size).await;
+    let disk = disk.map_err(|error| CommandError::generic(error.to_string()))?;
+    Ok(Arc::new(File { disk, path: PathBuf::from("(scratch disk)"), locking: false }))
 }
 
 /// QEMU's text for an image that cannot be opened.

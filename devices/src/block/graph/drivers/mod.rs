@@ -56,6 +56,7 @@ pub(super) async fn open(
         DriverOptions::File { filename, locking, device } => {
             file::open(options, filename, *locking, *device).await
         }
+        DriverOptions::Scratch { size } => file::scratch(*size).await,
         DriverOptions::Raw { offset, size, .. } => {
             raw::open(options, child(children, "file")?, *offset, *size)
         }

@@ -156,7 +156,7 @@ fn a_drive_goes_with_its_device_and_a_node_stays() {
         let (first, second) = (image(1 << 20), image(1 << 20));
         let drive = super::options(raw("unused", &first));
         let drive = super::Options { node_name: None, ..drive };
-        graph.add_drive("drive0", drive, true).await.unwrap();
+        graph.add_drive("drive0", Some(drive), true).await.unwrap();
         add(&graph, raw("node0", &second)).await.unwrap();
         let mut claimed = Vec::new();
         for name in ["drive0", "node0"] {

@@ -1,6 +1,7 @@
 //! The graph on real files and reactors.
 
 mod change;
+mod drive;
 mod requests;
 
 use super::{BlockGraph, ClaimOptions, Options};
@@ -23,7 +24,7 @@ fn text<T>(result: Result<T, CommandError>) -> String {
 
 fn device(name: &str) -> ClaimOptions {
     let device = format!("/machine/peripheral/{name}/virtio-backend");
-    ClaimOptions { device, read_only: false, share_writes: false }
+    ClaimOptions { device, read_only: false, share_writes: false, may_be_empty: false }
 }
 
 fn file(name: &str, path: &Path) -> Value {

@@ -14,15 +14,15 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-fn ram() -> Arc<GuestMemoryMmap<()>> {
+pub(super) fn ram() -> Arc<GuestMemoryMmap<()>> {
     Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap())
 }
 
-async fn done(queue: &mut dyn DiskQueue) -> Done {
+pub(super) async fn done(queue: &mut dyn DiskQueue) -> Done {
     poll_fn(|cx| queue.poll_done(cx)).await
 }
 
-fn submit(queue: &mut dyn DiskQueue, slot: usize, request: Request, at: u64, len: u32) {
+pub(super) fn submit(queue: &mut dyn DiskQueue, slot: usize, request: Request, at: u64, len: u32) {
     let mut segments = queue.segments(slot);
     segments.clear();
     if len > 0 {
@@ -32,7 +32,7 @@ fn submit(queue: &mut dyn DiskQueue, slot: usize, request: Request, at: u64, len
 }
 
 /// Runs `test` on core 0 with a graph.
-fn on_core<F, Fut>(test: F)
+pub(super) fn on_core<F, Fut>(test: F)
 where
     F: FnOnce(Arc<BlockGraph>, Reactors) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + 'static,
@@ -45,7 +45,7 @@ where
 }
 
 /// Runs `command` in main.
-async fn in_main<F>(reactors: &Reactors, command: F) -> F::Output
+pub(super) async fn in_main<F>(reactors: &Reactors, command: F) -> F::Output
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
@@ -220,7 +220,7 @@ fn requests_go_on_around_resizes_and_end_with_the_claim() {
         .unwrap();
         assert!(!failed);
         submit(&mut *queue, 0, Request::Read { offset: 0 }, 0, 512);
-        assert_eq!(done(&mut *queue).await.result, Err(libc::EIO));
+        assert_eq!(done(&mut *queue).await.result, Err(libc::ENOMEDIUM));
     });
 }
 

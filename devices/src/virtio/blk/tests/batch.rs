@@ -68,6 +68,23 @@ fn a_batch_of_32_reads_is_one_submission_and_one_interrupt() {
 }
 
 #[test]
+fn a_doorbell_is_heard_after_a_ring_full_of_requests() {
+    on_reactors(1, |reactors| async move {
+        let file = image(1 << 20);
+        let mut rig = Rig::new(&reactors, file.path(), BlkOptions::default()).await;
+        rig.start(USUAL, 1, 64);
+        for n in [64, 1, 63, 1, 64, 64, 1] {
+            let requests = rig.add_reads(n);
+            rig.queues[0].kick();
+            rig.queues[0].wait_used(n.into()).await;
+            assert!(requests.iter().all(|request| rig.status(*request) == OK));
+            settle(&reactors).await;
+        }
+        rig.close().await;
+    });
+}
+
+#[test]
 fn the_driver_is_interrupted_when_it_asked_to_be() {
     on_reactors(1, |reactors| async move {
         let file = image(1 << 20);
