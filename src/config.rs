@@ -17,6 +17,7 @@ use vcpu::cpuid::{CpuModel, Topology};
 pub(crate) struct Config {
     pub(crate) name: Option<String>,
     pub(crate) uuid: Uuid,
+    pub(crate) machine: MachineType,
     /// Bytes.
     pub(crate) ram_size: u64,
     pub(crate) topology: Topology,
@@ -59,6 +60,16 @@ pub(crate) enum Accel {
     Kvm,
     /// A program outside; no vCPU runs.
     Qtest,
+}
+
+/// What there is beside processors and memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum MachineType {
+    /// A board with a PCI bus.
+    #[default]
+    Pc,
+    /// Nothing, not even processors: a monitor to ask what this program has.
+    None,
 }
 
 /// Where the qtest protocol is spoken.

@@ -171,3 +171,36 @@ fn the_human_monitor_shows_the_tree_as_text() {
     qmp.execute("quit");
     assert_eq!(vmm.finish().code(), 0);
 }
+
+#[test]
+fn a_machine_of_nothing_answers_questions_without_kvm() {
+    let mut vmm = Vmm::start(RINGVISOR, &["-machine", "none", "-nodefaults"]);
+    let mut qmp = vmm.qmp();
+    assert_eq!(qmp.execute("query-status"), json!({"status": "running", "running": true}));
+    let none = json!({
+        "name": "none", "cpu-max": 1, "hotpluggable-cpus": false,
+        "numa-mem-supported": false, "deprecated": false, "acpi": false,
+    });
+    let machines = qmp.execute("query-machines");
+    assert!(machines.as_array().unwrap().contains(&none), "{machines}");
+    for command in ["query-cpus-fast", "query-pci", "query-block"] {
+        assert_eq!(qmp.execute(command), json!([]), "{command}");
+    }
+    let memory = qmp.execute("query-memory-size-summary");
+    assert_eq!(memory, json!({"base-memory": 0, "plugged-memory": 0}));
+    let ty = qmp.execute_with("qom-get", json!({"path": "/machine", "property": "type"}));
+    assert_eq!(ty, "none-machine");
+    let types = qmp.execute_with("qom-list-types", json!({"implements": "virtio-pci"}));
+    assert!(names(&types).contains(&"virtio-blk-pci"), "{types}");
+    let error = refusal(&mut qmp, "device_add", json!({"driver": "virtio-rng-pci"}));
+    assert_eq!(error.1, "No 'PCI' bus found for device 'virtio-rng-pci'");
+    qmp.execute("stop");
+    qmp.execute("cont");
+    qmp.execute("system_reset");
+    qmp.wait_event("RESET");
+    let kvm = std::fs::read_dir(format!("/proc/{}/fd", vmm.pid())).unwrap();
+    let open = |fd: std::io::Result<std::fs::DirEntry>| std::fs::read_link(fd.ok()?.path()).ok();
+    assert!(kvm.filter_map(open).all(|path| path != std::path::Path::new("/dev/kvm")));
+    qmp.execute("quit");
+    assert_eq!(vmm.finish().code(), 0);
+}

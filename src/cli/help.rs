@@ -109,8 +109,8 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     ("add-fd", "fd=N,set=M[,opaque=TEXT]", "put an inherited descriptor into a set (query-fdsets)"),
     ("uuid", "UUID", "the machine's identifier, for query-uuid"),
     ("name", "TEXT", "the guest's name, for query-name"),
-    ("machine", "pc", "machine type; also accel=kvm, accel=qtest"),
-    ("M", "pc", "the same"),
+    ("machine", "pc|none", "machine type; none: only a monitor. Also accel=kvm, accel=qtest"),
+    ("M", "pc|none", "the same"),
     (
         "accel",
         "kvm|qtest",

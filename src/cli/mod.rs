@@ -16,7 +16,8 @@ pub(crate) mod options;
 mod streams;
 
 use crate::config::{
-    Accel, Config, DeviceConfig, NodeConfig, ObjectConfig, Protocol, QtestConfig, ReactorConfig,
+    Accel, Config, DeviceConfig, MachineType, NodeConfig, ObjectConfig, Protocol, QtestConfig,
+    ReactorConfig,
 };
 use accel::Accels;
 use drive::Drives;
@@ -28,6 +29,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use streams::Streams;
 use vcpu::cpuid::Topology;
+use vcpu::memory::layout::DEFAULT_RAM;
 
 /// What the user wants.
 #[derive(Debug)]
@@ -64,6 +66,7 @@ struct Raw {
     actions: ActionSet,
     reactor: ReactorConfig,
     accels: Accels,
+    machine_type: MachineType,
     qtest_log: Option<String>,
 }
 
@@ -162,9 +165,12 @@ impl Raw {
     fn machine(&mut self, value: &str) -> Result<(), String> {
         let mut kv = KeyVal::parse("machine", value, Some("type"))?;
         match kv.take("type").as_deref() {
-            None | Some("pc") => {}
+            None => {}
+            Some("pc") => self.machine_type = MachineType::Pc,
+            Some("none") => self.machine_type = MachineType::None,
             Some(other) => {
-                return Err(kv.error(&format!("there is no machine '{other}'; there is pc")));
+                let text = format!("there is no machine '{other}'; there are pc and none");
+                return Err(kv.error(&text));
             }
         }
         if let Some(list) = kv.take("accel") {
@@ -180,7 +186,11 @@ impl Raw {
         let accels = self.accels.finish()?;
         // A machine under test has what its test asks for, and prints nothing.
         let tested = accels.contains(&Accel::Qtest);
-        let embedded = self.kernel.is_none() && !tested;
+        let bare = self.machine_type == MachineType::None;
+        if bare && self.kernel.is_some() {
+            return Err("-machine none has no processor that could run a -kernel".to_owned());
+        }
+        let embedded = self.kernel.is_none() && !tested && !bare;
         let (mut drives, of_drives) = self.drives.finish();
         let mut devices = self.devices;
         devices.extend(of_drives);
@@ -193,14 +203,15 @@ impl Raw {
         if embedded && !self.no_defaults {
             self.streams.default_qmp();
         }
-        let console = (!self.no_defaults && !tested) || self.nographic;
+        let console = (!self.no_defaults && !tested && !bare) || self.nographic;
         let serial = self.streams.finish(console)?;
         let Streams { chardevs, monitors, listen, add_fds, qtest, .. } = self.streams;
         let cpu = self.cpu.as_deref().unwrap_or("host");
         Ok(Config {
             name: self.name,
             uuid: self.uuid,
-            ram_size: self.memory.unwrap_or(vcpu::memory::layout::DEFAULT_RAM),
+            machine: self.machine_type,
+            ram_size: self.memory.unwrap_or(if bare { 0 } else { DEFAULT_RAM }),
             topology: self.topology.unwrap_or(Topology::cores(1)),
             cpu: cpu.parse().map_err(|error| format!("-cpu {cpu}: {error}"))?,
             kernel: self.kernel,

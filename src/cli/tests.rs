@@ -119,7 +119,7 @@ fn mistakes_are_named_with_what_to_do() {
         ),
         (&["-device", "{"], "-device {: JSON parse error, premature EOI"),
         (&["-device", "nope,help"], "-device nope,help: 'nope' is not a valid device model name"),
-        (&["-machine", "q35"], "-machine: there is no machine 'q35'; there is pc"),
+        (&["-machine", "q35"], "-machine: there is no machine 'q35'; there are pc and none"),
         (&["-accel", "tcg"], "-accel: there is no accelerator 'tcg'; there are kvm, qtest"),
         (&["-audio", "alsa"], "-audio alsa: only none is there"),
         (&["-vga", "std"], "-vga std: only none is there"),

@@ -3,7 +3,7 @@
 use super::processors::Processors;
 use super::requests::Requests;
 use super::test::Test;
-use crate::config::{Accel, Config};
+use crate::config::{Accel, Config, MachineType};
 use devices::board::{Board, BoardConfig};
 use devices::chardev::BytePort;
 use devices::clock::{Clock, HostClock};
@@ -42,6 +42,9 @@ impl Prepared {
     /// Opens KVM, reserves the guest's memory, makes the board and the vCPUs and reads the kernel
     /// into memory. Blocks; before any reactor. The error is one line for the user.
     pub(crate) fn new(config: &Config) -> Result<Self, String> {
+        if config.machine == MachineType::None {
+            return Self::without_anything(config);
+        }
         let mut refused = None;
         for accel in &config.accels {
             match accel {
@@ -101,6 +104,14 @@ impl Prepared {
         })
     }
 
+    /// A machine to ask questions of. Its board is connected with nothing.
+    fn without_anything(config: &Config) -> Result<Self, String> {
+        let prepared = Self::without_processors(config)?;
+        let unclaimed = AddressSpace::with_unclaimed(Space::Mmio, 0);
+        let (test, _) = Test::alone(&prepared.ram, &AddressSpace::new(Space::Pio), &unclaimed);
+        Ok(Self { processors: Processors::Absent(0), test: Some(test), ..prepared })
+    }
+
     /// The accelerator for device tests: needs nothing of the host.
     fn without_processors(config: &Config) -> Result<Self, String> {
         let ram = build_ram(config)?;
@@ -153,10 +164,10 @@ fn make_board(
         platform: basics.platform,
         pio: basics.pio,
         mmio: basics.mmio,
-        ram_size: config.ram_size,
+        ram_size: ram_bytes(config),
         cpus,
         cpus_max: cpus,
-        pci64: layout::pci64_window(config.ram_size, memory::host_phys_bits()),
+        pci64: layout::pci64_window(ram_bytes(config), memory::host_phys_bits()),
         clock: basics.clock,
         console: Arc::clone(&output) as _,
         debug_console: None,
@@ -166,7 +177,15 @@ fn make_board(
 }
 
 fn build_ram(config: &Config) -> Result<Arc<Ram>, String> {
-    memory::build(&RamConfig::new(config.ram_size)).map_err(|error| format!("-m: {error}"))
+    memory::build(&RamConfig::new(ram_bytes(config))).map_err(|error| format!("-m: {error}"))
+}
+
+/// A machine of nothing may have no memory that anybody sees; the least there can be is made.
+fn ram_bytes(config: &Config) -> u64 {
+    match config.machine {
+        MachineType::Pc => config.ram_size,
+        MachineType::None => config.ram_size.max(layout::MIN_RAM),
+    }
 }
 
 fn open_kernel(config: &Config) -> Result<Boot, String> {

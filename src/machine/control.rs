@@ -1,6 +1,7 @@
 //! What monitors may do with the machine.
 
 use super::{Machine, pci};
+use crate::config::MachineType;
 use devices::block::graph::BlockGraph;
 use devices::chardev::Chardevs;
 use devices::net::Network;
@@ -93,22 +94,27 @@ impl monitor::Machine for Machine {
     }
 
     fn machine_types(&self) -> Vec<MachineInfo> {
-        vec![MachineInfo {
-            name: "pc".to_owned(),
+        let machine = |name: &str, cpu_max: u32, acpi: bool| MachineInfo {
+            name: name.to_owned(),
             alias: None,
-            is_default: Some(true),
-            cpu_max: self.cpus_max.into(),
+            is_default: None,
+            cpu_max: cpu_max.into(),
             hotpluggable_cpus: false,
             numa_mem_supported: false,
             deprecated: false,
             default_cpu_type: None,
             default_ram_id: None,
-            acpi: true,
-        }]
+            acpi,
+        };
+        let pc = MachineInfo { is_default: Some(true), ..machine("pc", self.cpus_max, true) };
+        vec![pc, machine("none", 1, false)]
     }
 
     fn pci(&self) -> Vec<PciInfo> {
-        vec![pci::root_bus(&self.board.pci, &self.devices)]
+        match self.kind {
+            MachineType::Pc => vec![pci::root_bus(&self.board.pci, &self.devices)],
+            MachineType::None => Vec::new(),
+        }
     }
 
     fn stop(&self) -> BoxFuture<'_, Result<(), QmpError>> {

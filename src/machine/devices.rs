@@ -1,12 +1,12 @@
 //! The machine's device tree, and the devices of the command line.
 
-use crate::config::{DeviceConfig, NetdevConfig, ObjectConfig};
+use crate::config::{DeviceConfig, MachineType, NetdevConfig, ObjectConfig};
 use devices::block::graph::BlockGraph;
 use devices::board::Board;
 use devices::chardev::Chardevs;
 use devices::net::Network;
 use devices::objects::Objects;
-use devices::qdev::{DeviceTree, PciBus, Resources, TreeConfig, Types};
+use devices::qdev::{DeviceTree, PciBus, Resources, TreeConfig, Types, system_bus};
 use devices::virtio::balloon::BalloonSlot;
 use monitor::EventSink;
 use reactor::{Context, Reactors};
@@ -19,6 +19,7 @@ const ROOT_BUS: &str = "/machine/i440fx/pci.0";
 
 /// What a tree is made for.
 pub(super) struct Parts<'a> {
+    pub(super) machine: MachineType,
     pub(super) reactors: &'a Reactors,
     pub(super) board: &'a Board,
     pub(super) platform: Arc<dyn Platform>,
@@ -35,9 +36,12 @@ pub(super) struct Parts<'a> {
 /// The empty tree; what the guest ejects is taken out of it in `main`.
 pub(super) fn tree(parts: Parts<'_>) -> DeviceTree {
     let Parts { reactors, board, platform, ram, cpus, block, objects, network, .. } = parts;
-    let Parts { chardevs, ram_size, events, .. } = parts;
+    let Parts { machine, chardevs, ram_size, events, .. } = parts;
     let main = reactors.main().clone();
-    let root = PciBus::root(&board.pci, board.hotplug.clone(), ROOT_BUS);
+    let root = match machine {
+        MachineType::Pc => PciBus::root(&board.pci, board.hotplug.clone(), ROOT_BUS),
+        MachineType::None => system_bus(),
+    };
     let cores = reactors.cores().to_vec();
     let resources = Resources {
         platform,

@@ -17,7 +17,7 @@ mod test;
 
 pub(crate) use build::Prepared;
 
-use crate::config::Config;
+use crate::config::{Config, MachineType};
 use ::devices::block::graph::BlockGraph;
 use ::devices::board::Board;
 use ::devices::chardev::{BytePort, Chardevs};
@@ -41,6 +41,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A guest and everything that belongs to it.
 pub(super) struct Machine {
+    kind: MachineType,
     name: Option<String>,
     uuid: Uuid,
     chardevs: Chardevs,
@@ -82,6 +83,7 @@ impl Machine {
         let netdevs = std::mem::take(&mut config.netdevs);
         let network = devices::make_netdevs(reactors, &events, netdevs)?;
         let devices = devices::tree(devices::Parts {
+            machine: config.machine,
             reactors,
             board: &board,
             platform,
@@ -98,6 +100,7 @@ impl Machine {
         // Ports change what the tables say; they are where they were.
         board.install_acpi(&ram, &apic_ids).map_err(|error| error.to_string())?;
         Ok(Self {
+            kind: config.machine,
             name: config.name.clone(),
             uuid: config.uuid,
             chardevs,

@@ -359,6 +359,23 @@ fn it_is_spoken_on_a_character_device() {
 }
 
 #[test]
+fn it_is_spoken_beside_processors_too() {
+    if !testkit::kvm("it_is_spoken_beside_processors_too") {
+        return;
+    }
+    let mut m = Machine::start(&["-accel", "kvm", "-nodefaults", "-S"]);
+    assert_eq!(m.ask("endianness"), "OK little");
+    assert_eq!(m.qmp().execute("query-kvm"), json!({"enabled": true, "present": true}));
+    assert_eq!(crate::pci::Slot(0).read32(&mut m, 0), 0x1237_8086);
+    m.writeq(0x70_0000, 0x0123_4567_89ab_cdef);
+    assert_eq!(m.read(0x70_0000, 4), [0xef, 0xcd, 0xab, 0x89]);
+    // Time is the host's.
+    let reply = m.ask("clock_step 1");
+    assert!(!reply.starts_with("OK"), "{reply}");
+    assert_eq!(m.ask("endianness"), "OK little");
+}
+
+#[test]
 fn accelerators_that_are_not_there_are_passed_over() {
     let mut m = Machine::start(&["-accel", "tcg"]);
     assert_eq!(m.ask("endianness"), "OK little");

@@ -168,7 +168,6 @@ impl Adapter {
         assert_eq!(self.event.take(m).1, 16);
         let bytes = m.read(at, 16);
         let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
-        assert_eq!(bytes[4], 1);
         (word(0), bytes[5], bytes[7], word(12))
     }
 }

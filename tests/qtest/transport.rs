@@ -547,3 +547,16 @@ fn queue_reset_is_for_drivers_that_have_agreed_to_it() {
     assert_eq!(m.readw(disk.device.common + QUEUE_ENABLE), 1);
     assert_eq!(disk.flush(&mut m), 0);
 }
+
+#[test]
+fn features_of_all_devices_can_be_switched_off() {
+    let (mut m, _path, _dir) = with_disk(SIZE, &["-device", "virtio-rng-pci,addr=5,event_idx=off"]);
+    let all = INDIRECT_DESC | EVENT_IDX | RING_RESET | VERSION_1;
+    assert_eq!(Device::new(&mut m, 4).offered(&mut m) & all, all);
+    assert_eq!(Device::new(&mut m, 5).offered(&mut m) & all, all & !EVENT_IDX);
+    let off = "virtio-rng-pci,addr=5,indirect_desc=off,queue_reset=off";
+    let (mut m, _path, _dir) = with_disk(SIZE, &["-device", off]);
+    let device = Device::new(&mut m, 5);
+    assert_eq!(device.offered(&mut m) & all, EVENT_IDX | VERSION_1);
+    assert!(!device.negotiate(&mut m, VERSION_1 | RING_RESET));
+}

@@ -9,6 +9,7 @@
 //! | the tree: add, remove, find, reset | [`DeviceTree`] | `main`; look-ups any |
 //! | what a device is made from: [`Setup`], [`Resources`] | `setup` | `main` |
 //! | the SCSI bus of an adapter | `scsi_bus` | `main` |
+//! | the bus of a machine without devices | `system_bus` | `main` |
 //! | the ports of a virtio console | `serial_bus` | `main` |
 //!
 //! Writers are in `main`. Readers walk a bus's children inside a read-side section, on any thread,
@@ -23,6 +24,7 @@ mod request;
 mod scsi_bus;
 mod serial_bus;
 mod setup;
+mod system_bus;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -34,6 +36,8 @@ pub use device::{Device, DeviceState, Realized};
 pub use pci_bus::{PciBus, SlotEvents};
 pub use request::{DeviceRequest, keyval};
 pub use setup::{Claim, PortSink, Resources, Setup};
+pub(crate) use system_bus::is_system_bus;
+pub use system_bus::system_bus;
 pub use tree::{DeviceTree, TreeConfig, TreeEvents, WeakTree};
 pub(crate) use types::TREE as TYPE_TREE;
 pub use types::virtio_pci::{VIRTIO_PCI_PROPERTIES, VirtioFunction, realize_virtio};

@@ -12,7 +12,7 @@ pub use types::{PropertyInfo, device_properties, list_types, type_properties};
 use crate::error::CommandError;
 use crate::qdev::property::Kind;
 use crate::qdev::value::Properties;
-use crate::qdev::{Bus, DeviceTree, Visit};
+use crate::qdev::{Bus, DeviceTree, Visit, is_system_bus};
 use node::Entity;
 use serde_json::Value;
 use std::sync::Arc;
@@ -29,9 +29,9 @@ impl ObjectTree {
     /// The tree of these devices, their objects, and `parts` of the machine that neither of them has.
     pub fn new(tree: &DeviceTree, parts: impl IntoIterator<Item = Part>) -> Self {
         let container = || Entity::Fixed(Part::new("container"));
+        let bare = is_system_bus(tree.root());
         let mut entries: Vec<(String, Entity)> = [
-            ("/machine", "pc-machine"),
-            ("/machine/i440fx", "i440FX-pcihost"),
+            ("/machine", if bare { "none-machine" } else { "pc-machine" }),
             ("/machine/peripheral", "container"),
             ("/machine/peripheral-anon", "container"),
             ("/machine/unattached", "container"),
@@ -39,6 +39,10 @@ impl ObjectTree {
         ]
         .map(|(path, ty)| (path.to_owned(), Entity::Fixed(Part::new(ty))))
         .into();
+        if !bare {
+            let bridge = Entity::Fixed(Part::new("i440FX-pcihost"));
+            entries.push(("/machine/i440fx".to_owned(), bridge));
+        }
         let bus = |bus: &Arc<Bus>| (bus.path().to_owned(), Entity::Bus(Arc::clone(bus)));
         entries.push(bus(tree.root()));
         let guard = rcu::read();

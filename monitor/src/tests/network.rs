@@ -55,7 +55,6 @@ fn back_ends_are_refused_in_the_words_of_qemu() {
     stage(|stage| {
         let mut client = Talk::new(stage);
         let unix = json!({"type": "unix", "path": "/nonexistent/x"});
-        let inet = json!({"type": "inet", "host": "127.0.0.1", "port": "0"});
         for (arguments, text) in [
             (json!({}), "Parameter 'id' is missing"),
             (json!({"type": "socket", "id": "1x"}), "Parameter 'id' expects an identifier"),
@@ -90,6 +89,26 @@ fn back_ends_are_refused_in_the_words_of_qemu() {
                 json!({"type": "stream", "id": "a", "addr": unix, "reconnect": 1, "reconnect-ms": 5}),
                 "'reconnect' and 'reconnect-ms' are mutually exclusive",
             ),
+        ] {
+            let found = client.error("netdev_add", &arguments);
+            assert_eq!(found, ("GenericError".to_owned(), text.to_owned()), "{arguments}");
+        }
+        let missing = ("DeviceNotFound".to_owned(), "Device 'n' not found".to_owned());
+        assert_eq!(client.error("netdev_del", &json!({"id": "n"})), missing);
+        assert_eq!(client.error("set_link", &json!({"name": "n", "up": true})), missing);
+        let filter = client.error("query-rx-filter", &json!({"name": "n"}));
+        assert_eq!(filter.1, "invalid net client name: n");
+        assert_eq!(client.hmp("info network"), "");
+    });
+}
+
+#[test]
+fn datagrams_and_taps_are_refused_in_the_words_of_qemu() {
+    stage(|stage| {
+        let mut client = Talk::new(stage);
+        let unix = json!({"type": "unix", "path": "/nonexistent/x"});
+        let inet = json!({"type": "inet", "host": "127.0.0.1", "port": "0"});
+        for (arguments, text) in [
             (json!({"type": "dgram", "id": "a"}), "dgram requires local= parameter"),
             (
                 json!({"type": "dgram", "id": "a", "local": inet}),
@@ -122,12 +141,6 @@ fn back_ends_are_refused_in_the_words_of_qemu() {
             let found = client.error("netdev_add", &arguments);
             assert_eq!(found, ("GenericError".to_owned(), text.to_owned()), "{arguments}");
         }
-        let missing = ("DeviceNotFound".to_owned(), "Device 'n' not found".to_owned());
-        assert_eq!(client.error("netdev_del", &json!({"id": "n"})), missing);
-        assert_eq!(client.error("set_link", &json!({"name": "n", "up": true})), missing);
-        let filter = client.error("query-rx-filter", &json!({"name": "n"}));
-        assert_eq!(filter.1, "invalid net client name: n");
-        assert_eq!(client.hmp("info network"), "");
     });
 }
 

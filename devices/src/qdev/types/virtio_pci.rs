@@ -7,6 +7,7 @@ use crate::qdev::setup::{Claim, Setup};
 use crate::qdev::value::PropValue;
 use crate::qdev::{BoxFuture, Bus, Realized};
 use crate::virtio::VirtioDevice;
+use crate::virtio::features;
 use crate::virtio::pci::{VirtioPci, VirtioPciOptions};
 use reactor::Context;
 use serde_json::Value;
@@ -19,6 +20,16 @@ pub const VIRTIO_PCI_PROPERTIES: &[Property] = &[
     Property::bool("disable-modern", false),
     Property::bool("ioeventfd", true),
     Property::uint("vectors", Kind::U32, AUTO_VECTORS),
+    Property::bool("indirect_desc", true),
+    Property::bool("event_idx", true),
+    Property::bool("queue_reset", true),
+];
+
+/// Properties that switch features of every device off.
+const SWITCHES: [(&str, u64); 3] = [
+    ("indirect_desc", features::INDIRECT_DESC),
+    ("event_idx", features::EVENT_IDX),
+    ("queue_reset", features::RING_RESET),
 ];
 
 /// `vectors`: one for each queue, and one for changes of the configuration.
@@ -162,7 +173,9 @@ pub(super) fn function(
         }
     };
     let multifunction = setup.properties.bool("multifunction");
-    let options = VirtioPciOptions { multifunction, vectors };
+    let off = SWITCHES.iter().filter(|(name, _)| !setup.properties.bool(name));
+    let without = off.fold(0, |without, (_, feature)| without | feature);
+    let options = VirtioPciOptions { multifunction, vectors, without };
     let (ram, platform) = (&setup.resources.ram, &setup.resources.platform);
     let (ram, platform) = (Arc::clone(ram), Arc::clone(platform));
     let virtio = VirtioPci::with_options(setup.name, device, ram, platform, cores, options)

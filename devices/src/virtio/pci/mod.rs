@@ -89,6 +89,8 @@ pub struct VirtioPciOptions {
     /// MSI-X vectors, up to 2048; 0: no MSI-X. `None`: one for each queue and one for changes of the
     /// configuration.
     pub vectors: Option<u16>,
+    /// Features that the device has and shall not offer.
+    pub without: u64,
 }
 
 /// A virtio device as a PCI function: the handle that the machine keeps. Clones are cheap.
@@ -145,6 +147,7 @@ impl VirtioPci {
         let transport = Arc::new_cyclic(|this| Transport {
             this: this.clone(),
             registers: Mutex::new(Registers::new(device.queue_sizes())),
+            without: options.without,
             name: name.clone(),
             interrupts: Arc::new(interrupts),
             doorbells,
@@ -223,6 +226,8 @@ struct Transport {
     interrupts: Arc<Interrupts>,
     doorbells: Doorbells,
     window: CfgWindow,
+    /// Features that are not offered.
+    without: u64,
     registers: Mutex<Registers>,
 }
 
@@ -233,7 +238,7 @@ impl Transport {
     }
 
     fn offered_features(&self) -> u64 {
-        self.device.features() | features::VERSION_1
+        self.device.features() & !self.without | features::VERSION_1
     }
 
     fn read_structures(&self, offset: u64, data: &mut [u8]) {
