@@ -67,6 +67,8 @@ pub struct Board {
     i8042: Arc<I8042>,
     fw_cfg: Arc<FwCfg>,
     pci64: Range<u64>,
+    /// PCI functions hold these weakly, since they are in them.
+    _spaces: [Arc<AddressSpace>; 2],
 }
 
 impl Board {
@@ -97,6 +99,7 @@ impl Board {
             i8042: I8042::new(Arc::clone(&requests)),
             fw_cfg: FwCfg::new(config.ram_size, config.cpus, config.cpus_max),
             pci64: config.pci64,
+            _spaces: [Arc::clone(&pio), Arc::clone(&mmio)],
         };
         board.map_ports(&pio, &requests)?;
         if let Some(out) = config.debug_console {

@@ -3,7 +3,7 @@
 use super::RINGVISOR;
 use std::io::Write;
 use std::process::Command;
-use testkit::{LinuxImages, Vmm};
+use testkit::{LinuxGuest, LinuxImages, Vmm};
 
 /// A disk of 8 MiB with bytes that no other has, and the SHA-256 of its first MiB.
 fn disk(dir: &tempfile::TempDir) -> (String, String) {
@@ -35,6 +35,7 @@ fn boot(extra: &[&str]) {
     args.extend(["-drive", &drive]);
     args.extend(extra);
     let mut vmm = Vmm::start(RINGVISOR, &args);
+    vmm.set_patience(LinuxGuest::PATIENCE);
     vmm.close_stdin();
     vmm.wait_for("ringvisor-linux: init reached");
     vmm.wait_for(&format!("ringvisor-linux: vda 8388608 {sum}"));

@@ -5,8 +5,8 @@
 //! | the process, its protocol and its monitor | `machine` |
 //! | PCI enumeration, BARs | `pci` |
 //! | virtio over PCI, split queues | `virtio`, `queue` |
-//! | suites | `protocol`, `pc`, `transport`, `hotplug`, `blk`, `scsi`, `drive`, `throttle`, `net`, |
-//! | | `balloon`, `console` |
+//! | suites | `protocol`, `pc`, `transport`, `hotplug`, `root_port`, `blk`, `scsi`, `drive`, |
+//! | | `throttle`, `net`, `balloon`, `console` |
 //!
 //! No test sleeps: it waits for a line, or reads until a value is there.
 
@@ -21,6 +21,7 @@ mod pc;
 mod pci;
 mod protocol;
 mod queue;
+mod root_port;
 mod scsi;
 mod throttle;
 mod transport;

@@ -2,6 +2,7 @@
 
 use crate::{Finished, Qmp, Vmm};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What the guest's kernel has to leave alone on hosts without VMX/SVM; harmless elsewhere. Kernel
 /// messages stay in the kernel's log, so that they do not cut into the output of commands.
@@ -54,6 +55,10 @@ pub struct LinuxGuest {
 }
 
 impl LinuxGuest {
+    /// How long anything in a guest may take. Where its kernel is interpreted, a boot takes more than a
+    /// minute of a core that may be shared by many.
+    pub const PATIENCE: Duration = Duration::from_secs(1800);
+
     /// Boots the guest with `args` besides, and waits until it takes commands. What its console
     /// prints is in `log` at the end, however the test ends.
     ///
@@ -67,7 +72,9 @@ impl LinuxGuest {
         all.extend(args);
         let mut vmm = Vmm::start(program, &all);
         vmm.keep_console(log);
-        let qmp = vmm.qmp();
+        vmm.set_patience(Self::PATIENCE);
+        let mut qmp = vmm.qmp();
+        qmp.set_patience(Self::PATIENCE);
         vmm.wait_for("ringvisor-linux: commands");
         Self { vmm, qmp, commands: 0 }
     }

@@ -38,13 +38,13 @@ pub use function::{Function, FunctionSpec};
 pub use intx::{IntxPin, IntxRouter, PCI_GSI_BASE, PCI_GSI_COUNT, SharedLine, root_bus_gsi};
 pub(crate) use msix::signal;
 pub use msix::{MSIX_CAPABILITY, MSIX_ENABLE, MSIX_FUNCTION_MASK, Msix, MsixPlace};
-pub use port::{PortEject, RootPort, RootPortConfig, RootPortError};
+pub use port::{PortAnswer, RootPort, RootPortConfig, RootPortError};
 pub use ports::{
     CONFIG_PORTS, CONFIG_PORTS_LEN, ConfigPorts, ECAM_LEN, Ecam, RESET_PORT, RESET_VALUE,
 };
 pub use root::{DEVICES_PER_BUS, FUNCTIONS_PER_DEVICE, PciRoot, PciRootConfig, PlugError, Slot};
 pub use segment::PciSegment;
-pub use slot::SlotRequest;
+pub use slot::{SlotAnswer, SlotRequest};
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use super::device::PciDevice;
 use super::function::{Function, FunctionSpec};
 use super::intx::IntxPin;
 use super::msix::{Msix, MsixPlace};
-use super::slot::{PortSlot, SlotRequest};
+use super::slot::{PortSlot, SlotAnswer, SlotRequest};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use vcpu::irq::{IrqError, Platform};
@@ -61,8 +61,8 @@ const SLOT_HOTPLUG: u32 = 1 << 5 | 1 << 6;
 const SLOT_NUMBER_SHIFT: u32 = 19;
 const SLOT_NUMBER_MAX: u16 = 0x1fff;
 
-/// Takes the slots that the guest lets go of, a bit each. On a vCPU thread; does not wait.
-pub type PortEject = Box<dyn Fn(u32) + Send + Sync>;
+/// Hears what the guest does with the card. On a vCPU thread; does not wait.
+pub type PortAnswer = Box<dyn Fn(SlotAnswer) + Send + Sync>;
 
 /// How a port is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ pub struct RootPort {
     pin: Arc<IntxPin>,
     express: OnceLock<u16>,
     state: Mutex<State>,
-    eject: OnceLock<PortEject>,
+    answer: OnceLock<PortAnswer>,
 }
 
 impl RootPort {
@@ -128,7 +128,7 @@ impl RootPort {
             pin: IntxPin::new(),
             express: OnceLock::new(),
             state: State { slot: PortSlot::new(config.power_controller), wanted: false }.into(),
-            eject: OnceLock::new(),
+            answer: OnceLock::new(),
         });
         let spec = port.declare(config)?;
         let function = Function::new(id, spec, Arc::<Self>::clone(&port));
@@ -161,9 +161,9 @@ impl RootPort {
         &self.bridge
     }
 
-    /// Says who takes cards that the guest lets go of. Once; the first one stays.
-    pub fn connect(&self, eject: PortEject) {
-        let _first = self.eject.set(eject);
+    /// Says who hears what the guest does with cards. Once; the first one stays.
+    pub fn connect(&self, answer: PortAnswer) {
+        let _first = self.answer.set(answer);
     }
 
     /// A card was there when the machine started.
@@ -197,7 +197,8 @@ impl RootPort {
     // Section 6.7.3.4: a level on the pin, or a message each time the condition comes true.
     fn interrupt(&self, state: &mut State) {
         let wanted = state.slot.interrupts();
-        let came = wanted && !std::mem::replace(&mut state.wanted, wanted);
+        let was_wanted = std::mem::replace(&mut state.wanted, wanted);
+        let came = wanted && !was_wanted;
         if !self.msix.enabled() {
             self.pin.set(wanted);
         } else if came && let Some(vector) = self.msix.vector(0) {
@@ -289,15 +290,15 @@ impl PciDevice for RootPort {
 
     fn config_written(&self, _regs: &ConfigSpace, offset: u16, data: &[u8]) {
         let (control, status) = (self.word(SLOT_CONTROL), self.word(SLOT_STATUS));
-        let released = self.with(|slot| {
+        let answer = self.with(|slot| {
             if touches(offset, data.len(), &status) {
                 slot.write_status(written(&status, offset, data).0);
             }
             let (value, lanes) = written(&control, offset, data);
-            lanes != 0 && slot.write_control(value, lanes)
+            if lanes == 0 { None } else { slot.write_control(value, lanes) }
         });
-        if released && let Some(eject) = self.eject.get() {
-            eject(1);
+        if let (Some(answer), Some(hear)) = (answer, self.answer.get()) {
+            hear(answer);
         }
     }
 

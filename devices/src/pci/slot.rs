@@ -42,24 +42,36 @@ pub enum SlotRequest {
     Busy,
 }
 
+/// What the guest has done with a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotAnswer {
+    /// It has switched the slot off: the card may be taken.
+    Released,
+    /// It was asked to let go of the card, and goes on with it.
+    Kept,
+}
+
 /// Slot Control and Slot Status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PortSlot {
     control: u16,
     status: u16,
     power_controller: bool,
+    /// The guest has been asked for the card, and has not answered.
+    asked: bool,
 }
 
 impl PortSlot {
     /// An empty slot at power-on.
     pub(super) fn new(power_controller: bool) -> Self {
-        let mut new = Self { control: 0, status: 0, power_controller };
+        let mut new = Self { control: 0, status: 0, power_controller, asked: false };
         new.reset();
         new
     }
 
     /// Power-on state; a card that is there has power.
     pub(super) fn reset(&mut self) {
+        self.asked = false;
         self.status &= PRESENCE;
         self.control = CONTROL_ATTENTION_OFF | INDICATOR_ON;
         if !self.occupied() {
@@ -95,11 +107,13 @@ impl PortSlot {
 
     /// A card has come while the machine runs.
     pub(super) fn came(&mut self) {
+        self.asked = false;
         self.status |= PRESENCE | PRESENCE_CHANGED | ATTENTION_BUTTON;
     }
 
     /// The card has gone.
     pub(super) fn went(&mut self) {
+        self.asked = false;
         if self.occupied() {
             self.status = self.status & !PRESENCE | PRESENCE_CHANGED;
         }
@@ -107,13 +121,14 @@ impl PortSlot {
 
     /// The card shall go.
     pub(super) fn request(&mut self) -> SlotRequest {
-        if self.control & CONTROL_POWER_INDICATOR == INDICATOR_BLINKS {
+        if self.shows(INDICATOR_BLINKS) {
             return SlotRequest::Busy;
         }
         if self.is_off() {
             return SlotRequest::Now;
         }
         self.status |= ATTENTION_BUTTON;
+        self.asked = true;
         SlotRequest::Asked
     }
 
@@ -125,11 +140,11 @@ impl PortSlot {
         }
     }
 
-    /// The guest writes the bits of `lanes` of Slot Control. Returns whether it has let go of the card: power
-    /// and power indicator have just been switched off, or the indicator alone where there is no power
-    /// controller.
-    pub(super) fn write_control(&mut self, value: u16, lanes: u16) -> bool {
-        let was_off = self.is_off();
+    /// The guest writes the bits of `lanes` of Slot Control. It lets go of the card by switching off power and
+    /// power indicator, or the indicator alone where there is no power controller; it keeps a card that it was
+    /// asked for by turning the indicator from blinking to on (section 6.7.1.5: the operation is cancelled).
+    pub(super) fn write_control(&mut self, value: u16, lanes: u16) -> Option<SlotAnswer> {
+        let (was_off, blinked) = (self.is_off(), self.shows(INDICATOR_BLINKS));
         let mut writable = CONTROL_WRITABLE & lanes;
         if !self.power_controller {
             writable &= !CONTROL_POWER_OFF;
@@ -140,16 +155,22 @@ impl PortSlot {
         }
         // Section 6.7.3.2: each write is a command.
         self.status |= COMMAND_COMPLETED;
-        let released = self.occupied() && self.is_off() && !was_off;
-        if released {
+        if self.occupied() && self.is_off() && !was_off {
             self.went();
+            return Some(SlotAnswer::Released);
         }
-        released
+        let kept = self.asked && blinked && self.shows(INDICATOR_ON);
+        self.asked &= !kept;
+        kept.then_some(SlotAnswer::Kept)
+    }
+
+    fn shows(self, indicator: u16) -> bool {
+        self.control & CONTROL_POWER_INDICATOR == indicator
     }
 
     fn is_off(self) -> bool {
         let power = !self.power_controller || self.control & CONTROL_POWER_OFF != 0;
-        power && self.control & CONTROL_POWER_INDICATOR == INDICATOR_OFF
+        power && self.shows(INDICATOR_OFF)
     }
 }
 
@@ -163,7 +184,7 @@ mod tests {
     fn running() -> PortSlot {
         let mut slot = PortSlot::new(true);
         slot.present();
-        assert!(!slot.write_control(ENABLES | INDICATOR_ON, u16::MAX));
+        assert_eq!(slot.write_control(ENABLES | INDICATOR_ON, u16::MAX), None);
         slot.write_status(COMMAND_COMPLETED);
         slot
     }
@@ -200,12 +221,32 @@ mod tests {
         assert_eq!(slot.request(), SlotRequest::Asked);
         assert!(slot.interrupts());
         slot.write_status(ATTENTION_BUTTON);
-        assert!(!slot.write_control(INDICATOR_BLINKS, CONTROL_POWER_INDICATOR));
+        assert_eq!(slot.write_control(INDICATOR_BLINKS, CONTROL_POWER_INDICATOR), None);
         assert_eq!(slot.request(), SlotRequest::Busy);
-        assert!(!slot.write_control(CONTROL_POWER_OFF, CONTROL_POWER_OFF));
-        assert!(slot.write_control(INDICATOR_OFF, CONTROL_POWER_INDICATOR));
+        assert_eq!(slot.write_control(CONTROL_POWER_OFF, CONTROL_POWER_OFF), None);
+        assert_eq!(
+            slot.write_control(INDICATOR_OFF, CONTROL_POWER_INDICATOR),
+            Some(SlotAnswer::Released)
+        );
         assert!(!slot.occupied());
-        assert!(!slot.write_control(INDICATOR_OFF, CONTROL_POWER_INDICATOR), "once");
+        assert_eq!(slot.write_control(INDICATOR_OFF, CONTROL_POWER_INDICATOR), None, "once");
+    }
+
+    #[test]
+    fn a_guest_that_stops_blinking_keeps_the_card() {
+        let mut slot = running();
+        let indicator = |slot: &mut PortSlot, now| slot.write_control(now, CONTROL_POWER_INDICATOR);
+        // Nobody has asked: as when a card comes.
+        assert_eq!(indicator(&mut slot, INDICATOR_BLINKS), None);
+        assert_eq!(indicator(&mut slot, INDICATOR_ON), None);
+        slot.request();
+        assert_eq!(indicator(&mut slot, INDICATOR_ON), None, "it has not begun");
+        assert_eq!(indicator(&mut slot, INDICATOR_BLINKS), None);
+        assert_eq!(indicator(&mut slot, INDICATOR_ON), Some(SlotAnswer::Kept));
+        assert_eq!(slot.request(), SlotRequest::Asked, "it can be asked again");
+        slot.reset();
+        assert_eq!(indicator(&mut slot, INDICATOR_BLINKS), None);
+        assert_eq!(indicator(&mut slot, INDICATOR_ON), None, "a reset forgets");
     }
 
     #[test]
@@ -213,7 +254,7 @@ mod tests {
         let mut slot = PortSlot::new(true);
         slot.came();
         assert_eq!(slot.request(), SlotRequest::Now);
-        assert!(!slot.write_control(0x07c0, 0x0fc0), "it was off before");
+        assert_eq!(slot.write_control(0x07c0, 0x0fc0), None, "it was off before");
         assert!(slot.occupied());
     }
 
@@ -231,8 +272,11 @@ mod tests {
     fn without_a_power_controller_the_indicator_decides() {
         let mut slot = PortSlot::new(false);
         slot.present();
-        assert!(!slot.write_control(CONTROL_POWER_OFF, CONTROL_POWER_OFF));
+        assert_eq!(slot.write_control(CONTROL_POWER_OFF, CONTROL_POWER_OFF), None);
         assert_eq!(slot.control() & CONTROL_POWER_OFF, 0);
-        assert!(slot.write_control(INDICATOR_OFF, CONTROL_POWER_INDICATOR));
+        assert_eq!(
+            slot.write_control(INDICATOR_OFF, CONTROL_POWER_INDICATOR),
+            Some(SlotAnswer::Released)
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use super::device::Device;
 use crate::error::CommandError;
+use crate::pci::SlotAnswer;
 use rcu::{Guard, RcuList};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -16,8 +17,8 @@ pub enum Unplug {
     Now,
 }
 
-/// Takes slots that the guest lets go of, a bit each. Any thread; does not wait.
-pub type SlotEject = Box<dyn Fn(u32) + Send + Sync>;
+/// Hears what the guest does with the card in the slot of a bus that is a link. Any thread; does not wait.
+pub type SlotHear = Box<dyn Fn(SlotAnswer) + Send + Sync>;
 
 /// What distinguishes one kind of bus from another. All calls come from `main`.
 pub trait BusKind: Send + Sync {
@@ -40,9 +41,9 @@ pub trait BusKind: Send + Sync {
     /// Asks the guest to let go of `device`, where it has a say.
     fn request_unplug(&self, device: &Device) -> Result<Unplug, CommandError>;
 
-    /// Hands over what takes slots that the guest lets go of, where the bus's own hardware hears of it. Once,
-    /// when the device that makes the bus is there.
-    fn connect(&self, _eject: SlotEject) {}
+    /// Hands over what hears of the card in the slot, where the bus's own hardware knows. Once, when the device
+    /// that makes the bus is there.
+    fn connect(&self, _hear: SlotHear) {}
 
     /// Disconnects a plugged device: the guest cannot reach it when this returns.
     fn unplug(&self, device: &Device);

@@ -1,6 +1,6 @@
 //! PCI buses as buses of the device tree: the root bus, and the one below a root port.
 
-use super::bus::{Bus, BusKind, SlotEject, Unplug};
+use super::bus::{Bus, BusKind, SlotHear, Unplug};
 use super::device::Device;
 use crate::error::CommandError;
 use crate::pci::{PciRoot, PciSegment, PlugError, RootPort, Slot, SlotRequest};
@@ -21,8 +21,8 @@ pub trait SlotEvents: Send + Sync {
     /// The slot is empty: nothing about it is pending any more.
     fn removed(&self, slot: u8);
 
-    /// Who takes the slots that the guest lets go of, where these events are the bus's own.
-    fn connect(&self, _eject: SlotEject) {}
+    /// Who hears what the guest does with the card, where these events are the bus's own.
+    fn connect(&self, _hear: SlotHear) {}
 }
 
 /// A PCI bus.
@@ -124,10 +124,6 @@ impl BusKind for PciBus {
         self.hotplug
     }
 
-    fn is_full(&self, _bus: &Bus) -> bool {
-        self.segment.is_full()
-    }
-
     fn plug(&self, bus: &Bus, device: &Device) -> Result<u32, CommandError> {
         let properties = device.properties();
         let wanted = u8::try_from(properties.int("addr")).ok().map(Slot::from_devfn);
@@ -171,8 +167,8 @@ impl BusKind for PciBus {
         slot_of(device).map_or(Ok(Unplug::Now), |slot| self.events.remove_requested(slot.device()))
     }
 
-    fn connect(&self, eject: SlotEject) {
-        self.events.connect(eject);
+    fn connect(&self, hear: SlotHear) {
+        self.events.connect(hear);
     }
 
     fn unplug(&self, device: &Device) {
@@ -222,7 +218,7 @@ impl SlotEvents for PortSlots {
         }
     }
 
-    fn connect(&self, eject: SlotEject) {
-        self.0.connect(eject);
+    fn connect(&self, hear: SlotHear) {
+        self.0.connect(hear);
     }
 }

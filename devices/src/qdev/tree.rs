@@ -1,12 +1,13 @@
 //! The tree: adding, removing, finding, resetting.
 
-use super::bus::{Bus, SlotEject, Unplug, Visit};
+use super::bus::{Bus, SlotHear, Unplug, Visit};
 use super::device::{Device, DeviceState};
 use super::pci_bus::is_port;
 use super::request::DeviceRequest;
 use super::setup::{Resources, Setup, Steps};
 use super::types::{DeviceType, Types};
 use crate::error::CommandError;
+use crate::pci::SlotAnswer;
 use reactor::Context;
 use reactor::sync::{Notify, oneshot};
 use std::collections::BTreeSet;
@@ -156,7 +157,7 @@ impl DeviceTree {
         let body = (ty.realize)(setup).await?;
         device.set_body(Arc::clone(&body));
         for bus in device.buses() {
-            bus.kind().connect(self.eject_from(bus));
+            bus.kind().connect(self.answers_from(bus));
         }
         if let Err(error) = inner.attach(&device, &bus) {
             // The guest may have found the device in between. What it has claimed goes back with it.
@@ -245,19 +246,31 @@ impl DeviceTree {
         }
     }
 
-    /// What takes slots of `bus` that the guest lets go of.
-    fn eject_from(&self, bus: &Arc<Bus>) -> SlotEject {
+    /// What hears of the card on `bus`, which is a link.
+    fn answers_from(&self, bus: &Arc<Bus>) -> SlotHear {
         // Weak: the bus has this.
         let (tree, bus) = (self.downgrade(), Arc::downgrade(bus));
         let main = self.0.config.main.clone();
-        Box::new(move |slots| {
+        Box::new(move |answer| {
             let (tree, bus) = (tree.clone(), bus.clone());
-            main.schedule_named_bh("pci eject", move || {
-                if let (Some(tree), Some(bus)) = (tree.upgrade(), bus.upgrade()) {
-                    tree.ejected_from(&bus, slots);
+            main.schedule_named_bh("pci slot", move || {
+                let (Some(tree), Some(bus)) = (tree.upgrade(), bus.upgrade()) else { return };
+                match answer {
+                    SlotAnswer::Released => tree.ejected_from(&bus, 1),
+                    SlotAnswer::Kept => tree.kept_on(&bus),
                 }
             });
         })
+    }
+
+    /// The guest goes on with the card on `bus`, though some of its devices were to go.
+    fn kept_on(&self, bus: &Bus) {
+        let guard = rcu::read();
+        let kept: Vec<_> = bus.children(&guard).cloned().collect();
+        drop(guard);
+        for device in kept {
+            self.unplug_refused(&device);
+        }
     }
 
     /// The guest has refused to let go of `device`: the request is over. In `main`.

@@ -1,6 +1,7 @@
 //! Root ports: bus numbers, windows, interrupts, and the slot as its guest sees it.
 
 use super::*;
+use vcpu::irq::MsiVector;
 
 const BUS: u8 = 5;
 const BUSES: u16 = 0x18;
@@ -16,11 +17,11 @@ const CONFIG: RootPortConfig = RootPortConfig {
     multifunction: false,
 };
 
-/// A port at device 3, and what it has asked to eject.
+/// A port at device 3, and what its guest has done.
 struct Bench {
     machine: Machine,
     port: Arc<RootPort>,
-    ejected: Arc<Mutex<Vec<u32>>>,
+    answers: Arc<Mutex<Vec<SlotAnswer>>>,
 }
 
 impl Bench {
@@ -28,10 +29,10 @@ impl Bench {
         let machine = Machine::new();
         let (port, function) = RootPort::new("port", &*machine.platform, CONFIG).unwrap();
         machine.root.plug(Some(Slot::new(3, 0).unwrap()), &function).unwrap();
-        let ejected = Arc::<Mutex<Vec<u32>>>::default();
-        let log = Arc::clone(&ejected);
-        port.connect(Box::new(move |slots| log.lock().unwrap().push(slots)));
-        Self { machine, port, ejected }
+        let answers = Arc::<Mutex<Vec<SlotAnswer>>>::default();
+        let log = Arc::clone(&answers);
+        port.connect(Box::new(move |answer| log.lock().unwrap().push(answer)));
+        Self { machine, port, answers }
     }
 
     /// Numbers the bus below, as firmware would.
@@ -60,17 +61,21 @@ impl Bench {
         self.machine.mmio.write(Self::at(register), &value.to_le_bytes());
     }
 
-    /// Where the PCI Express capability of the port is.
     fn express(&self) -> u16 {
+        self.capability(0x10)
+    }
+
+    /// Where the port's capability `id` is.
+    fn capability(&self, id: u8) -> u16 {
         let mut at = self.machine.config_u32(3, 0x34) as u8;
         while at != 0 {
             let header = self.machine.config_u32(3, at.into());
-            if header as u8 == 0x10 {
+            if header as u8 == id {
                 return at.into();
             }
             at = (header >> 8) as u8;
         }
-        panic!("the port has no PCI Express capability");
+        panic!("the port has no capability {id:#x}");
     }
 
     fn slot(&self, register: u16) -> u16 {
@@ -182,6 +187,25 @@ fn events_interrupt_by_pin_until_msix_is_on() {
 }
 
 #[test]
+fn each_event_is_a_message_once_msix_is_on() {
+    let bench = Bench::new();
+    let vector = bench.machine.platform.vector(0);
+    let msix = ECAM + (3 << 15) + u64::from(bench.capability(0x11));
+    bench.machine.mmio.write(msix + 2, &0x8000u16.to_le_bytes());
+    bench.set_slot(SLOT_CONTROL, 0x0029);
+    bench.set_slot(SLOT_STATUS, 0x0010);
+    for _ in 0..3 {
+        assert!(!vector.pending());
+        bench.port.came();
+        assert!(vector.pending());
+        nix::unistd::read(vector.eventfd(), &mut [0; 8]).unwrap();
+        bench.port.came();
+        assert!(!vector.pending(), "the guest knows");
+        bench.set_slot(SLOT_STATUS, 0x0009);
+    }
+}
+
+#[test]
 fn switching_the_slot_off_ejects() {
     let bench = Bench::new();
     bench.plug();
@@ -191,6 +215,6 @@ fn switching_the_slot_off_ejects() {
     bench.set_slot(SLOT_CONTROL, 0x0039 | 0x02 << 8);
     assert_eq!(bench.port.request(), SlotRequest::Busy);
     bench.set_slot(SLOT_CONTROL, 0x0039 | 0x07 << 8);
-    assert_eq!(*bench.ejected.lock().unwrap(), [1]);
+    assert_eq!(*bench.answers.lock().unwrap(), [SlotAnswer::Released]);
     assert_eq!(bench.slot(SLOT_STATUS) & 0x48, 0x08, "the card has gone");
 }

@@ -86,20 +86,29 @@ fn a_device_in_a_slot_without_power_goes_at_once() {
 }
 
 #[test]
-fn a_device_with_power_waits_for_its_guest() {
+fn a_device_with_power_waits_for_the_answer_of_its_guest() {
     on_reactors(1, |reactors| async move {
         let rig = Rig::new(&reactors).await;
         let r1 = cold(&rig, port("r1", 1)).await.unwrap();
         cold(&rig, below("d0", "x", "r1")).await.unwrap();
         rig.tree.request_unplug("x").unwrap();
         assert_eq!(rig.tree.root().find_by_id("x").map(|x| x.unplug_pending()), Some(true));
-        // The guest switches power and indicator off.
-        let function = Arc::clone(r1.body().unwrap().function().unwrap());
-        let mut at = function.config().u8(0x34);
-        while function.config().u8(at.into()) != 0x10 {
-            at = function.config().u8(u16::from(at) + 1);
-        }
-        function.config_write(u16::from(at) + 0x18, &0x07c0u16.to_le_bytes());
+        // The guest begins, and cancels.
+        let control = |value: u16| {
+            let function = r1.body().unwrap().function().unwrap();
+            let mut at = function.config().u8(0x34);
+            while function.config().u8(at.into()) != 0x10 {
+                at = function.config().u8(u16::from(at) + 1);
+            }
+            function.config_write(u16::from(at) + 0x18, &value.to_le_bytes());
+        };
+        control(0x02c0);
+        control(0x01c0);
+        assert_eq!(rig.log.next().await, ["refused x /machine/peripheral/x"]);
+        rig.tree.request_unplug("x").expect("the request is over");
+        // It switches power and indicator off.
+        control(0x02c0);
+        control(0x07c0);
         assert_eq!(rig.log.next().await, ["deleted x /machine/peripheral/x"]);
         assert!(r1.buses()[0].is_empty());
     });
