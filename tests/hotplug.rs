@@ -104,6 +104,12 @@ fn the_human_monitor_plugs_devices_in_as_well() {
         hmp("device_add virtio-blk-pci,help").starts_with("virtio-blk-pci options:\r\n  addr=")
     );
     assert_eq!(hmp("device_add virtio-blk-pci,drive=a,id=x"), "");
+    let brief = hmp("info qtree -b");
+    assert!(brief.contains("  dev: virtio-blk-pci, id \"x\"\r\n"), "{brief}");
+    assert!(brief.starts_with("bus: pci.0\r\n  type PCI\r\n  dev: "), "{brief}");
+    let tree = hmp("info qtree");
+    assert!(tree.contains("\r\n    drive = \"a\"\r\n") && tree.contains("    addr = 0"), "{tree}");
+    assert!(hmp("info qtree -x").starts_with("unsupported option -x\r\n"));
     assert_eq!(hmp("device_del y"), "Error: Device 'y' not found\r\n");
     assert_eq!(hmp("device_del x"), "");
     qmp.execute("quit");

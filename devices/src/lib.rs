@@ -15,6 +15,7 @@
 //! | [`net`] | network back ends by id | `main`; data on cores |
 //! | [`legacy`] | serial port, clock, keyboard controller, debug ports, fw_cfg | vCPU threads |
 //! | [`clock`], [`request`] | the time devices see, what guests ask of the machine | any |
+//! | [`fdset`] | files by path, descriptors that others have opened | any |
 //! | [`error`] | why a command that acts on devices failed | any |
 //! | [`text`], [`base64`] | what users write | any |
 //!
@@ -28,6 +29,7 @@ pub mod board;
 pub mod chardev;
 pub mod clock;
 pub mod error;
+pub mod fdset;
 pub mod legacy;
 pub mod net;
 pub mod objects;

@@ -6,14 +6,14 @@ use crate::error::{ErrorClass, QmpError};
 use crate::machine::Machine;
 use crate::registry::{Command, Registry};
 use crate::session::Session;
-use crate::session::descriptors::FdSets;
 use crate::session::dispatcher::Dispatcher;
 use crate::session::hub::Hub;
+use devices::fdset::FdSets;
 use devices::qdev::DeviceTree;
 use reactor::Reactors;
 use reactor::sync::{Mutex, Notify, oneshot};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 /// One monitor.
 pub(crate) struct Core {
@@ -29,8 +29,7 @@ pub(crate) struct Core {
     pub(crate) preconfig_ended: Notify,
     /// Answers `x-exit-preconfig` when it is dropped.
     pub(crate) leaving_preconfig: std::sync::Mutex<Option<oneshot::Sender<()>>>,
-    /// Held for moments only.
-    pub(crate) fdsets: std::sync::Mutex<FdSets>,
+    pub(crate) fdsets: FdSets,
     /// Made when first asked for.
     pub(crate) schema: OnceLock<Introspection>,
 }
@@ -41,7 +40,7 @@ impl Core {
     pub(crate) fn forget_fdsets(&self) {
         let running = self.machine.get().is_some_and(|machine| machine.run_state().is_running());
         if running && self.hub.sessions().is_empty() {
-            self.fdsets.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.fdsets.clear();
         }
     }
 }

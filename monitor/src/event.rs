@@ -4,6 +4,7 @@ use crate::commands::net_backend::SocketAddress;
 use crate::registry::{EventInfo, QapiStruct};
 use crate::wire::{Style, Writer};
 use crate::{qapi_enum, qapi_struct};
+use devices::block::graph::{ErrorAction, IoError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// An event: the members are its `data`.
@@ -74,7 +75,47 @@ qapi_enum! {
     }
 }
 
+qapi_enum! {
+    /// Which way data goes.
+    pub enum IoOperationType {
+        /// From the disk.
+        Read = "read",
+        /// To the disk.
+        Write = "write",
+    }
+}
+
+qapi_enum! {
+    /// What has been done about an error.
+    pub enum BlockErrorAction {
+        /// The request counts as done.
+        Ignore = "ignore",
+        /// The guest was told.
+        Report = "report",
+        /// The machine is stopped.
+        Stop = "stop",
+    }
+}
+
 qapi_events! {
+    /// A request to a disk has failed. At most once a second for each device.
+    BlockIoError = "BLOCK_IO_ERROR" {
+        /// The device's path in the object tree.
+        pub qom_path: String = "qom-path",
+        /// The drive; empty where the device uses a node by its name.
+        pub device: String = "device",
+        /// The node.
+        pub node_name: Option<String> = "node-name",
+        /// What was asked for.
+        pub operation: IoOperationType = "operation",
+        /// What has been done about it.
+        pub action: BlockErrorAction = "action",
+        /// Space was wanting. Absent where no error stops the machine.
+        pub nospace: Option<bool> = "nospace",
+        /// Why, in words.
+        pub reason: String = "reason",
+    }
+
     /// The machine has shut down or is about to.
     Shutdown = "SHUTDOWN" {
         /// The guest asked for it.
@@ -156,6 +197,25 @@ qapi_events! {
     GuestPanicked = "GUEST_PANICKED" {
         /// What is done about it.
         pub action: GuestPanicAction = "action",
+    }
+}
+
+impl BlockIoError {
+    /// From what the block graph tells.
+    pub fn new(error: &IoError) -> Self {
+        Self {
+            qom_path: error.path.clone(),
+            device: error.drive.clone(),
+            node_name: error.node.clone(),
+            operation: if error.read { IoOperationType::Read } else { IoOperationType::Write },
+            action: match error.action {
+                ErrorAction::Ignore => BlockErrorAction::Ignore,
+                ErrorAction::Report => BlockErrorAction::Report,
+                ErrorAction::Stop => BlockErrorAction::Stop,
+            },
+            nospace: error.no_space,
+            reason: error.reason(),
+        }
     }
 }
 

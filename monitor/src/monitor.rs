@@ -2,7 +2,6 @@
 
 use crate::commands;
 use crate::core::{Core, Env};
-use crate::error::QmpError;
 use crate::hmp::{Echo, HmpSession};
 use crate::machine::Machine;
 use crate::registry::Registry;
@@ -13,6 +12,7 @@ use crate::session::serve::serve;
 use crate::wire::Style;
 use devices::chardev::listener::{self, ListenError, Listening};
 use devices::chardev::{Address, AllowList, FrontEnd, Peer, admits};
+use devices::fdset::FdSets;
 use reactor::sync::{Notify, oneshot};
 use reactor::{CancelOnDrop, Fd, Reactors, io, sleep, timeout};
 use std::os::fd::AsFd;
@@ -66,10 +66,19 @@ pub struct LeavingPreconfig {
 impl Monitor {
     /// A monitor on the given contexts. Nothing runs yet; events may already be emitted.
     pub fn new(reactors: &Reactors) -> Self {
-        Self::with_registry(reactors, commands::registry())
+        Self::with_fdsets(reactors, FdSets::default())
     }
 
-    pub(crate) fn with_registry(reactors: &Reactors, registry: Registry<Env>) -> Self {
+    /// The same; `fdsets` are the sets that its clients put descriptors into.
+    pub fn with_fdsets(reactors: &Reactors, fdsets: FdSets) -> Self {
+        Self::with_registry(reactors, fdsets, commands::registry())
+    }
+
+    pub(crate) fn with_registry(
+        reactors: &Reactors,
+        fdsets: FdSets,
+        registry: Registry<Env>,
+    ) -> Self {
         let core = Core {
             registry,
             dispatcher: Dispatcher::default(),
@@ -79,7 +88,7 @@ impl Monitor {
             preconfig: AtomicBool::new(false),
             preconfig_ended: Notify::new(),
             leaving_preconfig: Mutex::default(),
-            fdsets: Mutex::default(),
+            fdsets,
             schema: OnceLock::new(),
             reactors: reactors.clone(),
         };
@@ -124,12 +133,6 @@ impl Monitor {
         };
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).push(server);
         Ok(address)
-    }
-
-    /// Puts a descriptor into a set, as `add-fd` does. Any thread.
-    pub fn add_fd(&self, set: i64, fd: Fd, opaque: Option<String>) -> Result<(), QmpError> {
-        let mut sets = self.core.fdsets.lock().unwrap_or_else(PoisonError::into_inner);
-        sets.add(Some(set), fd, opaque).map(drop)
     }
 
     /// Serves QMP on a character device: one client after the other. Any thread.

@@ -32,6 +32,17 @@ fn root_runs_in_main_and_gives_its_output() {
 }
 
 #[test]
+fn loops_do_not_nest() {
+    with(|_| async {
+        // A task may try; it must not get a loop below itself.
+        let nested = std::panic::catch_unwind(|| run(config(), |_| async {}));
+        let panic = nested.unwrap_err();
+        let text = panic.downcast_ref::<&str>().unwrap();
+        assert_eq!(*text, "a reactor cannot be run inside a reactor");
+    });
+}
+
+#[test]
 fn hop_visits_every_context_and_comes_back() {
     let visited = with(|reactors| async move {
         let mut visited = Vec::new();

@@ -43,7 +43,7 @@ impl monitor::Machine for Machine {
     }
 
     fn run_state(&self) -> RunState {
-        self.run_state()
+        self.state.get()
     }
 
     fn kvm(&self) -> KvmInfo {

@@ -4,6 +4,8 @@ use crate::config::{DeviceConfig, MachineType, NetdevConfig, ObjectConfig};
 use devices::block::graph::BlockGraph;
 use devices::board::Board;
 use devices::chardev::Chardevs;
+use devices::clock::Clock;
+use devices::fdset::FdSets;
 use devices::net::Network;
 use devices::objects::Objects;
 use devices::qdev::{DeviceTree, PciBus, Resources, TreeConfig, Types, system_bus};
@@ -30,13 +32,14 @@ pub(super) struct Parts<'a> {
     pub(super) network: Arc<Network>,
     pub(super) chardevs: Chardevs,
     pub(super) ram_size: u64,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) events: EventSink,
 }
 
 /// The empty tree; what the guest ejects is taken out of it in `main`.
 pub(super) fn tree(parts: Parts<'_>) -> DeviceTree {
     let Parts { reactors, board, platform, ram, cpus, block, objects, network, .. } = parts;
-    let Parts { machine, chardevs, ram_size, events, .. } = parts;
+    let Parts { machine, chardevs, ram_size, clock, events, .. } = parts;
     let main = reactors.main().clone();
     let root = match machine {
         MachineType::Pc => PciBus::root(&board.pci, board.hotplug.clone(), ROOT_BUS),
@@ -52,7 +55,8 @@ pub(super) fn tree(parts: Parts<'_>) -> DeviceTree {
         objects,
         network,
         chardevs,
-        balloon: Arc::new(BalloonSlot::new(ram_size, events.balloon())),
+        balloon: Arc::new(BalloonSlot::new(ram_size, events.balloon(), Arc::clone(&clock))),
+        clock,
         port_opened: events.ports(),
     };
     let tree = DeviceTree::new(TreeConfig {
@@ -78,9 +82,10 @@ pub(super) fn tree(parts: Parts<'_>) -> DeviceTree {
 /// Makes the objects of the command line, in order. The error is one line for the user.
 pub(super) async fn make_objects(
     cores: &[Context],
+    fdsets: &FdSets,
     configs: &[ObjectConfig],
 ) -> Result<Arc<Objects>, String> {
-    let objects = Objects::new(cores);
+    let objects = Objects::with_fdsets(cores, fdsets.clone());
     for ObjectConfig { option, arguments, syntax } in configs {
         let made = objects.add(arguments, *syntax).await;
         made.map_err(|error| format!("{option}: {error}"))?;

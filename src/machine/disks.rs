@@ -1,7 +1,22 @@
 //! The block nodes and drives of the command line: made before devices are, found by them by name.
+//! What is done when their requests fail.
 
+use super::requests::Requests;
 use crate::config::{DriveConfig, NodeConfig};
-use devices::block::graph::BlockGraph;
+use devices::block::graph::{BlockGraph, ErrorAction};
+use monitor::EventSink;
+use monitor::event::BlockIoError;
+use std::sync::Arc;
+
+/// Has clients told of requests that fail, and the guest stopped where it is to be.
+pub(super) fn tell_errors(block: &BlockGraph, events: EventSink, requests: Arc<Requests>) {
+    block.on_io_error(Box::new(move |error| {
+        events.emit(&BlockIoError::new(error));
+        if error.action == ErrorAction::Stop {
+            requests.io_error();
+        }
+    }));
+}
 
 /// Makes the nodes, then the drives, in order. The error is one line for the user.
 pub(super) async fn open_all(

@@ -16,22 +16,35 @@ pub(super) async fn run(machine: &Machine) -> Result<u8, String> {
 impl Machine {
     /// The first start of the vCPUs.
     pub(super) async fn start(&self) {
-        let _alone = self.transition.lock().await;
-        if self.run_state() == RunState::Prelaunch {
-            self.set_run_state(RunState::Running);
+        let _alone = self.state.turn().await;
+        if self.state.get() == RunState::Prelaunch {
+            self.state.set(RunState::Running);
             self.processors.resume().await;
         }
     }
 
     /// Makes every vCPU stand still; STOP is emitted if the guest was running.
     pub(super) async fn pause(&self, state: RunState) {
-        let _alone = self.transition.lock().await;
-        let was_running = self.run_state() == RunState::Running;
+        let _alone = self.state.turn().await;
+        self.stand_still(state).await;
+    }
+
+    /// A disk has failed. A `cont` that came meanwhile has had its requests started again.
+    async fn pause_for_io_error(&self) {
+        let _alone = self.state.turn().await;
+        if self.block.has_stopped() {
+            self.stand_still(RunState::IoError).await;
+        }
+    }
+
+    /// As [`pause`](Self::pause), by whose turn it is.
+    async fn stand_still(&self, state: RunState) {
+        let was_running = self.state.get() == RunState::Running;
         if was_running {
             self.processors.pause().await;
         }
         if was_running || state.needs_reset() {
-            self.set_run_state(state);
+            self.state.set(state);
         }
         if was_running {
             self.events.emit(&Stop {});
@@ -41,14 +54,14 @@ impl Machine {
     /// Lets the vCPUs run; RESUME is emitted if they stood still. False where a reset must come
     /// first: the state is looked at when no other change of it is under way.
     pub(super) async fn resume(&self) -> bool {
-        let _alone = self.transition.lock().await;
-        let state = self.run_state();
-        if state.needs_reset() {
-            return false;
-        }
-        if state != RunState::Running {
-            self.set_run_state(RunState::Running);
+        let Some(_alone) = self.state.turn_to_run().await else { return false };
+        let stood_still = self.state.get() != RunState::Running;
+        if stood_still {
+            self.state.set(RunState::Running);
             self.events.emit(&Resume {});
+        }
+        self.block.retry_failed();
+        if stood_still {
             self.processors.resume().await;
         }
         true
@@ -77,6 +90,7 @@ impl Machine {
                     }
                     self.reset(guest, cause).await?;
                 }
+                Request::IoError => self.pause_for_io_error().await,
                 Request::Panic(panic) => self.panicked(panic.to_string()).await?,
                 Request::Crashed(text) => self.panicked(text).await?,
                 Request::Failed(text) => {
@@ -124,8 +138,8 @@ impl Machine {
 
     /// Everything back to power-on; a guest that ran runs on from its first instruction.
     async fn reset(&self, guest: bool, reason: ShutdownCause) -> Result<(), String> {
-        let _alone = self.transition.lock().await;
-        let state = self.run_state();
+        let _alone = self.state.turn().await;
+        let state = self.state.get();
         if state == RunState::Running {
             self.processors.pause().await;
         }
@@ -144,14 +158,14 @@ impl Machine {
         if state == RunState::Running {
             self.processors.resume().await;
         } else {
-            self.set_run_state(RunState::Prelaunch);
+            self.state.set(RunState::Prelaunch);
         }
         Ok(())
     }
 
     /// Stops the guest, waits for its I/O, flushes and closes its images.
     async fn end(&self, result: Result<u8, String>) -> Result<u8, String> {
-        let _alone = self.transition.lock().await;
+        let _alone = self.state.turn().await;
         self.processors.pause().await;
         let mut result = result;
         self.devices.stop().await;

@@ -12,6 +12,7 @@ mod life;
 mod pci;
 mod processors;
 mod requests;
+mod state;
 mod streams;
 mod test;
 
@@ -21,6 +22,7 @@ use crate::config::{Config, MachineType};
 use ::devices::block::graph::BlockGraph;
 use ::devices::board::Board;
 use ::devices::chardev::{BytePort, Chardevs};
+use ::devices::fdset::FdSets;
 use ::devices::net::Network;
 use ::devices::qdev::DeviceTree;
 use futures_util::FutureExt;
@@ -30,8 +32,9 @@ use monitor::{Actions, EventSink, KvmInfo, Monitor, RunState, Uuid};
 use processors::Processors;
 use reactor::{Reactors, signal::Signals};
 use requests::Requests;
+use state::State;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use vcpu::cpuid::Topology;
 use vcpu::memory::Ram;
@@ -61,9 +64,7 @@ pub(super) struct Machine {
     block: Arc<BlockGraph>,
     events: EventSink,
     requests: Arc<Requests>,
-    state: Mutex<RunState>,
-    /// Held over a change of the run state, so that a stop, a reset and a cont do not mix.
-    transition: reactor::sync::Mutex<()>,
+    state: State,
 }
 
 impl Machine {
@@ -77,8 +78,9 @@ impl Machine {
         chardevs: Chardevs,
     ) -> Result<Self, String> {
         let Prepared { platform, ram, board, processors, apic_ids, .. } = prepared;
-        let Prepared { cpus_max, kvm, requests, .. } = prepared;
-        let objects = devices::make_objects(reactors.cores(), &config.objects).await?;
+        let Prepared { cpus_max, kvm, requests, clock, .. } = prepared;
+        let objects =
+            devices::make_objects(reactors.cores(), chardevs.fdsets(), &config.objects).await?;
         disks::open_all(&config.nodes, &config.drives, &block).await?;
         let netdevs = std::mem::take(&mut config.netdevs);
         let network = devices::make_netdevs(reactors, &events, netdevs)?;
@@ -94,6 +96,7 @@ impl Machine {
             network: Arc::clone(&network),
             chardevs: chardevs.clone(),
             ram_size: config.ram_size,
+            clock,
             events: events.clone(),
         });
         devices::plug_all(&devices, &config.devices).await?;
@@ -118,17 +121,8 @@ impl Machine {
             block,
             events,
             requests,
-            state: Mutex::new(RunState::Prelaunch),
-            transition: reactor::sync::Mutex::new(()),
+            state: State::new(RunState::Prelaunch),
         })
-    }
-
-    fn run_state(&self) -> RunState {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_run_state(&self, state: RunState) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 }
 
@@ -142,7 +136,9 @@ pub(crate) async fn run(
 ) -> Result<u8, String> {
     let requests = Arc::clone(&prepared.requests);
     let exit = move || requests.exit(ShutdownCause::HostUi, 0);
-    let chardevs = Chardevs::new(reactors.iohandler(), exit);
+    let fdsets = FdSets::default();
+    streams::add_fds(&fdsets, std::mem::take(&mut config.add_fds))?;
+    let chardevs = Chardevs::with_fdsets(reactors.iohandler(), fdsets, exit);
     chardevs.hold_input();
     let opened = streams::open(&chardevs, std::mem::take(&mut config.chardevs)).await;
     let result = match opened {
@@ -160,17 +156,19 @@ async fn run_with(
     signals: Signals,
     chardevs: &Chardevs,
 ) -> Result<u8, String> {
-    let block = BlockGraph::with_clock(&reactors, Arc::clone(&prepared.clock));
-    let monitor = Arc::new(Monitor::new(&reactors));
+    let clock = Arc::clone(&prepared.clock);
+    let fdsets = chardevs.fdsets();
+    let block = BlockGraph::with(&reactors, clock, fdsets.clone());
+    let monitor = Arc::new(Monitor::with_fdsets(&reactors, fdsets.clone()));
     let (output, requests) = (Arc::clone(&prepared.output), Arc::clone(&prepared.requests));
     let test = prepared.test.take();
     if let Some(test) = &test {
         test.attach(&reactors);
     }
+    disks::tell_errors(&block, monitor.events(), Arc::clone(&requests));
     let (events, table) = (monitor.events(), chardevs.clone());
     let machine = Machine::new(prepared, &mut config, &reactors, block, events, table).await?;
     let machine = Arc::new(machine);
-    streams::add_fds(&monitor, std::mem::take(&mut config.add_fds))?;
     streams::listen(&monitor, &config)?;
     // The serial port first: where a monitor shares its character device, the focus is on the port.
     streams::connect_serial(&reactors, chardevs, &config, &machine.board.serial, &output)?;

@@ -22,6 +22,8 @@ pub(super) enum Request {
     Reset {
         cause: ShutdownCause,
     },
+    /// A request to a disk has failed, and the guest is to stand still until somebody has seen to it.
+    IoError,
     /// A vCPU cannot go on.
     Panic(Box<Panic>),
     /// The guest says that it cannot go on.
@@ -37,6 +39,7 @@ struct Pending {
     crashed: Option<String>,
     failed: Option<String>,
     power_off: bool,
+    io_error: bool,
     reset: Option<ShutdownCause>,
 }
 
@@ -64,6 +67,11 @@ impl Requests {
         self.add(|pending| {
             pending.reset.get_or_insert(cause);
         });
+    }
+
+    /// A request to a disk has failed for which the guest is to stop.
+    pub(super) fn io_error(&self) {
+        self.add(|pending| pending.io_error = true);
     }
 
     /// From a device, on a vCPU thread.
@@ -140,6 +148,9 @@ impl Requests {
         }
         if std::mem::take(&mut pending.power_off) {
             return Some(Request::PowerOff);
+        }
+        if std::mem::take(&mut pending.io_error) {
+            return Some(Request::IoError);
         }
         pending.reset.take().map(|cause| Request::Reset { cause })
     }

@@ -2,6 +2,7 @@
 
 use crate::config::{AddFd, ChardevConfig, Config, Protocol};
 use devices::chardev::{Address, BytePort, Chardevs, FrontEndKind};
+use devices::fdset::FdSets;
 use devices::legacy::Serial;
 use monitor::Monitor;
 use reactor::Reactors;
@@ -19,9 +20,9 @@ pub(super) async fn open(chardevs: &Chardevs, asked: Vec<ChardevConfig>) -> Resu
 }
 
 /// Puts inherited descriptors into their sets.
-pub(super) fn add_fds(monitor: &Monitor, asked: Vec<AddFd>) -> Result<(), String> {
+pub(super) fn add_fds(sets: &FdSets, asked: Vec<AddFd>) -> Result<(), String> {
     for AddFd { fd, set, opaque } in asked {
-        monitor.add_fd(set, fd, opaque).map_err(|error| format!("-add-fd: {error}"))?;
+        sets.add(Some(set), fd, opaque).map_err(|error| format!("-add-fd: {error}"))?;
     }
     Ok(())
 }

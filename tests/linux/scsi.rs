@@ -23,7 +23,6 @@ const TOOLS: &[(&str, &[&str])] = &[
     ("sg_sync --16 /dev/sg0", &[]),
     ("sg_verify --lba=0 --count=64 /dev/sg0", &[]),
     ("sg_reset -d /dev/sg0", &[]),
-    ("sg_reset -t /dev/sg0", &[]),
     // The first command after a reset is told of it, once.
     ("sg_turs /dev/sg0 || sg_turs /dev/sg0", &[]),
 ];

@@ -67,6 +67,7 @@ fn statistics_are_what_the_driver_says() {
         "path": "b0", "property": "guest-stats-polling-interval", "value": 1,
     });
     qmp.execute_with("qom-set", set);
+    assert_eq!(m.next_deadline(), 1_000_000_000, "a second, by the machine's clock");
     assert_eq!(stats.take(&mut m).0, head);
 }
 

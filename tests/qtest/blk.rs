@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 const SIZE: u64 = 4 << 20;
 pub const IN: u32 = 0;
 pub const OUT: u32 = 1;
-const FLUSH: u32 = 4;
+pub const FLUSH: u32 = 4;
 const GET_ID: u32 = 8;
-const DISCARD: u32 = 11;
-const WRITE_ZEROES: u32 = 13;
+pub const DISCARD: u32 = 11;
+pub const WRITE_ZEROES: u32 = 13;
 pub const OK: u8 = 0;
 pub const IO_ERROR: u8 = 1;
 const UNSUPPORTED: u8 = 2;
@@ -138,6 +138,28 @@ impl Disk {
 
     pub fn flush(&mut self, m: &mut Machine) -> u8 {
         self.request(m, FLUSH, 0, 0).0
+    }
+
+    /// With what its image is in.
+    pub fn keeping(self, dir: tempfile::TempDir) -> Self {
+        Self { _dir: Some(dir), ..self }
+    }
+
+    /// The status of the last request.
+    pub fn status(&self, m: &mut Machine) -> u8 {
+        m.readb(self.status)
+    }
+
+    /// A request of any kind for the first 8 sectors; its status.
+    pub fn any(&mut self, m: &mut Machine, kind: u32) -> u8 {
+        match kind {
+            FLUSH => self.flush(m),
+            DISCARD | WRITE_ZEROES => {
+                range(m, self, 0, 8, 0);
+                self.request(m, kind, 0, 16).0
+            }
+            _ => self.request(m, kind, 0, 4096).0,
+        }
     }
 
     fn broken(&self, m: &mut Machine) {

@@ -237,6 +237,16 @@ impl Machine {
         self.ok(&format!("clock_step {ns}")).parse().unwrap()
     }
 
+    /// Waits until a device waits for a moment, and goes there; the time it is then.
+    pub fn next_deadline(&mut self) -> u64 {
+        let mut reply = String::new();
+        self.until("a deadline", |m| {
+            reply = m.ask("clock_step");
+            reply.starts_with("OK")
+        });
+        reply["OK ".len()..].parse().unwrap()
+    }
+
     /// `len` bytes of memory that nothing else uses, zeroed, at a multiple of 4096.
     pub fn alloc(&mut self, len: u64) -> u64 {
         let at = self.next_free;

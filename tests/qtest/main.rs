@@ -6,7 +6,7 @@
 //! | PCI enumeration, BARs | `pci` |
 //! | virtio over PCI, split queues | `virtio`, `queue` |
 //! | suites | `protocol`, `pc`, `transport`, `hotplug`, `root_port`, `blk`, `scsi`, `drive`, |
-//! | | `throttle`, `net`, `balloon`, `console` |
+//! | | `errors`, `throttle`, `net`, `balloon`, `console`, `rng` |
 //!
 //! No test sleeps: it waits for a line, or reads until a value is there.
 
@@ -14,6 +14,7 @@ mod balloon;
 mod blk;
 mod console;
 mod drive;
+mod errors;
 mod hotplug;
 mod machine;
 mod net;
@@ -21,6 +22,7 @@ mod pc;
 mod pci;
 mod protocol;
 mod queue;
+mod rng;
 mod root_port;
 mod scsi;
 mod throttle;

@@ -183,3 +183,23 @@ fn a_back_end_that_is_removed_takes_the_link_with_it() {
     second.send(&mut m, b"from the second");
     assert_eq!(wire.receive(), b"from the second");
 }
+
+#[test]
+fn a_socket_that_was_inherited_is_a_back_end() {
+    use std::os::fd::AsRawFd;
+    let (near, far) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    // SAFETY: fcntl(2) with F_SETFD takes no pointer; the descriptor is open.
+    assert_eq!(unsafe { libc::fcntl(near.as_raw_fd(), libc::F_SETFD, 0) }, 0);
+    let netdev = format!("socket,id=n0,fd={}", near.as_raw_fd());
+    let device = "virtio-net-pci,netdev=n0,id=net0,addr=04.0";
+    let mut m = Machine::start(&["-device", device, "-netdev", &netdev]);
+    drop(near);
+    let mut net = Net::start(&mut m, 4);
+    let at = net.post(&mut m, 2048);
+    far.send(&[0x11; 60]).unwrap();
+    assert_eq!(net.received(&mut m, at), [0x11; 60]);
+    net.send(&mut m, &[0x22; 60]);
+    let mut bytes = [0; 100];
+    assert_eq!(far.recv(&mut bytes).unwrap(), 60);
+    assert_eq!(bytes[..60], [0x22; 60]);
+}

@@ -23,6 +23,31 @@ fn the_host_bridge_is_where_a_pc_has_it() {
 }
 
 #[test]
+fn what_the_program_has_is_told() {
+    let m = Machine::start(&[]);
+    let mut qmp = m.qmp();
+    let cpus = qmp.execute("query-cpu-definitions");
+    for cpu in cpus.as_array().unwrap() {
+        assert_eq!(cpu["unavailable-features"], json!(["kvm"]), "no vCPU runs: {cpu}");
+    }
+    let names = |types: &serde_json::Value| -> Vec<String> {
+        let types = types.as_array().unwrap().iter();
+        types.map(|ty| ty["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let of_pci = json!({"implements": "pci-device"});
+    let concrete = names(&qmp.execute_with("qom-list-types", of_pci.clone()));
+    assert!(concrete.contains(&"virtio-blk-pci".to_owned()), "{concrete:?}");
+    assert!(!concrete.contains(&"virtio-pci".to_owned()), "abstract");
+    let all = json!({"implements": "pci-device", "abstract": true});
+    assert!(names(&qmp.execute_with("qom-list-types", all)).contains(&"virtio-pci".to_owned()));
+    // Every CPU model is a type.
+    let models = names(&qmp.execute_with("qom-list-types", json!({"implements": "cpu"})));
+    for cpu in cpus.as_array().unwrap() {
+        assert!(models.contains(&cpu["typename"].as_str().unwrap().to_owned()), "{models:?}");
+    }
+}
+
+#[test]
 fn empty_slots_read_all_ones() {
     let mut m = Machine::start(&[]);
     for slot in 5..32 {

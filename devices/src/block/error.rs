@@ -64,6 +64,14 @@ pub enum OpenError {
         /// The answer to the lock request.
         source: io::Error,
     },
+    /// The set of descriptors does not have it.
+    #[error("{text}")]
+    NotInSet {
+        /// Why, in QEMU's words.
+        text: String,
+        /// The set has none for this access.
+        denied: bool,
+    },
     /// Anything else.
     #[error("image '{path}': {what} failed: {source}", path = .path.display())]
     Io {

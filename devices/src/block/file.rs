@@ -3,6 +3,7 @@
 use super::lock::{self, Claim, LockError};
 use super::raw::{RawFiles, RawQueue};
 use super::{BoxFuture, Disk, DiskError, DiskInfo, DiskQueue, SECTOR};
+use crate::fdset;
 use reactor::io as rio;
 use reactor::sync::Notify;
 use std::io;
@@ -20,6 +21,8 @@ pub(super) struct FileDisk {
     /// The locks taken.
     claim: Mutex<Claim>,
     users: Arc<Users>,
+    /// The set that its descriptor is a clone of, until it is closed.
+    from: Mutex<Option<fdset::Use>>,
 }
 
 /// The data handles of an image.
@@ -63,7 +66,13 @@ impl FileDisk {
             info,
             claim: Mutex::new(claim),
             users: Arc::default(),
+            from: Mutex::default(),
         }
+    }
+
+    /// The same, opened from a set of descriptors.
+    pub(super) fn with_set(self, from: Option<fdset::Use>) -> Self {
+        Self { from: Mutex::new(from), ..self }
     }
 
     /// Replaces the locks taken; on an error they stay as they are.
@@ -124,7 +133,9 @@ impl FileDisk {
         if let Some(buffered) = files.buffered {
             rio::close(buffered).await?;
         }
-        flushed.and(rio::close(files.file).await)
+        let closed = rio::close(files.file).await;
+        drop(self.from.lock().unwrap_or_else(PoisonError::into_inner).take());
+        flushed.and(closed)
     }
 }
 

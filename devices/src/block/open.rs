@@ -6,6 +6,7 @@ use super::lock::{self, Claim, LockError};
 use super::options::{Discard, FileOptions};
 use super::raw::{DirectAlign, RawFiles};
 use super::{Disk, DiskInfo, SECTOR};
+use crate::fdset::{self, FdSets, OpenFailure, Opened};
 use reactor::{Fd, io as rio};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -24,7 +25,7 @@ const PHYSICAL_BLOCK_MAX: u32 = 4096;
 ///
 /// On a reactor, in any context. Nothing is created, and nothing stays open after an error.
 pub async fn open_file(options: FileOptions) -> Result<Arc<dyn Disk>, OpenError> {
-    let disk = open_any_size(&options).await?;
+    let Image { disk, .. } = open_any_size(&options, &FdSets::default()).await?;
     match check_size(&options.path, disk.size()) {
         Ok(()) => Ok(disk),
         Err(error) => {
@@ -35,20 +36,44 @@ pub async fn open_file(options: FileOptions) -> Result<Arc<dyn Disk>, OpenError>
     }
 }
 
-/// As [`open_file`], also where the image is no whole number of sectors.
-pub(super) async fn open_any_size(options: &FileOptions) -> Result<Arc<FileDisk>, OpenError> {
+/// What has been opened.
+pub(super) struct Image {
+    pub(super) disk: Arc<FileDisk>,
+    /// A block device; else a regular file.
+    pub(super) is_block: bool,
+}
+
+/// As [`open_file`], also where the image is no whole number of sectors or a descriptor of `sets`.
+pub(super) async fn open_any_size(
+    options: &FileOptions,
+    sets: &FdSets,
+) -> Result<Image, OpenError> {
     let path = options.path.as_path();
-    let is_block = check_kind(path).await?;
-    let file = open_image(options, options.cache.direct).await?;
+    let of_set = fdset::is_set(path);
+    if !of_set {
+        // Looks without opening: opening a FIFO or a terminal would do something to it.
+        let place = rio::openat(path, libc::O_PATH | libc::O_CLOEXEC, 0)
+            .await
+            .map_err(|source| refused(path, false, false, source))?;
+        is_block(path, &*attributes(path, &place).await?)?;
+    }
+    let Opened { fd: file, from } = open_image(options, options.cache.direct, sets).await?;
+    let attributes = attributes(path, &file).await?;
+    let is_block = is_block(path, &attributes)?;
     if options.locking {
         lock::claim(&file, claim_of(options)).map_err(|error| locked(path, error))?;
     }
-    let attributes = attributes(path, &file).await?;
     let size = if is_block { block_device_size(path, &file)? } else { attributes.stx_size };
     let direct = if options.cache.direct { Some(direct_align(path, &attributes)?) } else { None };
     // Direct I/O in blocks larger than the guest's sectors needs a way around for small requests.
     let buffered = match direct {
-        Some(align) if align.offset as u64 > SECTOR => Some(open_image(options, false).await?),
+        // Clones of a descriptor share O_DIRECT.
+        Some(align) if align.offset as u64 > SECTOR && of_set => {
+            return Err(OpenError::NoDirectIo(path.to_owned()));
+        }
+        Some(align) if align.offset as u64 > SECTOR => {
+            Some(open_image(options, false, sets).await?.fd)
+        }
         _ => None,
     };
     let physical_block = attributes.stx_blksize.clamp(SECTOR as u32, PHYSICAL_BLOCK_MAX);
@@ -63,20 +88,17 @@ pub(super) async fn open_any_size(options: &FileOptions) -> Result<Arc<FileDisk>
     let files = RawFiles { file, buffered, direct, discard: options.discard, no_flush };
     let name = format!("image '{}'", path.display());
     let claim = if options.locking { claim_of(options) } else { Claim::NONE };
-    Ok(Arc::new(FileDisk::new(name, files, size, info, claim)))
+    let disk = Arc::new(FileDisk::new(name, files, size, info, claim).with_set(from));
+    Ok(Image { disk, is_block })
 }
 
 fn claim_of(options: &FileOptions) -> Claim {
     if options.read_only { Claim::READER } else { Claim::WRITER }
 }
 
-/// Whether it is a block device, or why neither that nor a regular file. Looks without opening:
-/// opening a FIFO or a terminal would do something to it.
-pub(super) async fn check_kind(path: &Path) -> Result<bool, OpenError> {
-    let place = rio::openat(path, libc::O_PATH | libc::O_CLOEXEC, 0)
-        .await
-        .map_err(|source| refused(path, false, false, source))?;
-    let kind = match u32::from(attributes(path, &place).await?.stx_mode) & libc::S_IFMT {
+/// Whether it is a block device, or why neither that nor a regular file.
+fn is_block(path: &Path, attributes: &libc::statx) -> Result<bool, OpenError> {
+    let kind = match u32::from(attributes.stx_mode) & libc::S_IFMT {
         libc::S_IFREG => return Ok(false),
         libc::S_IFBLK => return Ok(true),
         libc::S_IFDIR => return Err(OpenError::Directory(path.to_owned())),
@@ -88,12 +110,20 @@ pub(super) async fn check_kind(path: &Path) -> Result<bool, OpenError> {
     Err(OpenError::Kind { path: path.to_owned(), kind })
 }
 
-async fn open_image(options: &FileOptions, direct: bool) -> Result<Fd, OpenError> {
+async fn open_image(
+    options: &FileOptions,
+    direct: bool,
+    sets: &FdSets,
+) -> Result<Opened, OpenError> {
     let access = if options.read_only { libc::O_RDONLY } else { libc::O_RDWR };
-    let flags = access | libc::O_CLOEXEC | if direct { libc::O_DIRECT } else { 0 };
-    let error = match rio::openat(&options.path, flags, 0).await {
-        Ok(file) => return Ok(file),
-        Err(error) => error,
+    let flags = access | if direct { libc::O_DIRECT } else { 0 };
+    let error = match sets.open(&options.path, flags, 0).await {
+        Ok(opened) => return Ok(opened),
+        Err(OpenFailure { source, text: Some(text) }) => {
+            let denied = source.raw_os_error() == Some(libc::EACCES);
+            return Err(OpenError::NotInSet { text, denied });
+        }
+        Err(OpenFailure { source, text: None }) => source,
     };
     let readable = match error.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) if !options.read_only => {

@@ -39,6 +39,8 @@ struct Window {
     start: usize,
     end: usize,
     bytes: u64,
+    /// Bytes dropped from the first segment.
+    cut: usize,
 }
 
 /// What the kernel reads (the segments) and what they point to (guest RAM).
@@ -163,6 +165,9 @@ impl Segments<'_> {
 
     fn push_host(&mut self, base: usize, len: usize) -> Result<(), SegmentError> {
         let Window { start, end, .. } = *self.window;
+        if end == start {
+            self.window.cut = 0;
+        }
         if end > start
             && let Some([last_base, last_len]) = self.raw.get_mut(end - 1)
             && *last_base + *last_len == base
@@ -218,14 +223,40 @@ impl Segments<'_> {
         let mut left = bytes.min(self.window.bytes);
         self.window.bytes -= left;
         while left > 0 {
-            let [base, len] = &mut self.raw[self.window.start];
-            let here = left.min(*len as u64);
-            *base += here as usize;
-            *len -= here as usize;
-            left -= here;
-            if *len == 0 {
+            let Window { start, cut, .. } = *self.window;
+            let [base, len] = &mut self.raw[start];
+            let here = left.min(*len as u64) as usize;
+            left -= here as u64;
+            if here < *len {
+                (*base, *len) = (*base + here, *len - here);
+                self.window.cut = cut + here;
+            } else {
+                // Left as it was, for `rewind`.
+                (*base, *len) = (*base - cut, *len + cut);
+                self.window.cut = 0;
                 self.window.start += 1;
             }
+        }
+    }
+
+    /// Takes back that the last `bytes` bytes were dropped by [`advance`](Self::advance); nothing
+    /// was appended since.
+    pub(super) fn rewind(&mut self, bytes: u64) {
+        self.window.bytes += bytes;
+        let mut left = bytes;
+        while left > 0 {
+            if self.window.cut == 0 {
+                self.window.start -= 1;
+                let [base, len] = &mut self.raw[self.window.start];
+                // Nothing of it is there yet.
+                self.window.cut = *len;
+                (*base, *len) = (*base + *len, 0);
+            }
+            let [base, len] = &mut self.raw[self.window.start];
+            let here = left.min(self.window.cut as u64) as usize;
+            (*base, *len) = (*base - here, *len + here);
+            self.window.cut -= here;
+            left -= here as u64;
         }
     }
 
@@ -421,6 +452,30 @@ mod tests {
             let expected = &b"0123456789abcdefghij"[from..20.min(from + keep as usize)];
             assert_eq!(&bytes[..n], expected);
             assert_eq!(list.bytes(), expected.len() as u64);
+        }
+    }
+
+    #[test]
+    fn what_was_dropped_comes_back() {
+        let (ram, mut table) = table(8);
+        ram.write_slice(b"0123456789", GuestAddress(PAGE)).unwrap();
+        ram.write_slice(b"abcdefghij", GuestAddress(2 * PAGE)).unwrap();
+        for (header, first) in (0..=12).flat_map(|header| (0..=20).map(move |n| (header, n))) {
+            let mut list = table.slot(0);
+            list.clear();
+            list.push(GuestAddress(PAGE), 10).unwrap();
+            list.push(GuestAddress(2 * PAGE), 10).unwrap();
+            // What was dropped before stays so.
+            list.advance(header);
+            let whole = list.bytes();
+            list.advance(first);
+            list.advance(1);
+            let dropped = whole - list.bytes();
+            list.rewind(dropped);
+            let mut bytes = [0; 20];
+            let n = list.copy_to(&mut bytes);
+            assert_eq!(&bytes[..n], &b"0123456789abcdefghij"[header as usize..]);
+            assert_eq!(list.bytes(), whole);
         }
     }
 

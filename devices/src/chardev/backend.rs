@@ -8,7 +8,8 @@ use super::ringbuf::Ring;
 use super::slot::{FrontEnd, Slot};
 use super::terminal::RawTerminal;
 use super::{error_text, pty, ringbuf, socket};
-use reactor::{CancelOnDrop, Context, Fd, io};
+use crate::fdset::{self, FdSets, OpenFailure, Opened};
+use reactor::{CancelOnDrop, Context, Fd};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -32,11 +33,13 @@ pub(super) struct Running {
     pub(super) wait: bool,
     _keeper: Option<CancelOnDrop<()>>,
     _stdio: Option<Stdio>,
+    /// The sets that its files are from.
+    _from: Vec<fdset::Use>,
 }
 
 impl Running {
     fn new(kind: Kind, keeper: Option<CancelOnDrop<()>>) -> Self {
-        Self { kind, wait: false, _keeper: keeper, _stdio: None }
+        Self { kind, wait: false, _keeper: keeper, _stdio: None, _from: Vec::new() }
     }
 }
 
@@ -71,6 +74,7 @@ pub(super) struct Maker<'a> {
     pub(super) base: Option<FrontEnd>,
     pub(super) exit: &'a Exit,
     pub(super) gate: &'a Arc<Gate>,
+    pub(super) fdsets: &'a FdSets,
 }
 
 impl Maker<'_> {
@@ -82,12 +86,15 @@ impl Maker<'_> {
             Backend::Stdio { signal } => self.stdio(signal),
             Backend::File { path, append, input } => {
                 let flags = if append { libc::O_APPEND } else { libc::O_TRUNC };
-                let output = open(&path, libc::O_WRONLY | libc::O_CREAT | flags).await?;
-                let input = match input {
-                    Some(path) => Some(open(&path, libc::O_RDONLY).await?),
-                    None => None,
-                };
-                Ok(self.once("file", Connection::streams(input, output, false)))
+                let flags = libc::O_WRONLY | libc::O_CREAT | flags;
+                let mut files = vec![self.file(&path, flags).await?];
+                if let Some(path) = input {
+                    files.push(self.file(&path, libc::O_RDONLY).await?);
+                }
+                let input = files.get(1).map(|opened| opened.fd.clone());
+                let connection = Connection::streams(input, files[0].fd.clone(), false);
+                let from = files.into_iter().filter_map(|opened| opened.from).collect();
+                Ok(Running { _from: from, ..self.once("file", connection) })
             }
             Backend::Null => Ok(Running::new(Kind::Other("null"), None)),
             Backend::Pty { link } => {
@@ -119,6 +126,13 @@ impl Maker<'_> {
         keeper: impl Future<Output = ()> + Send + 'static,
     ) -> CancelOnDrop<()> {
         CancelOnDrop::new(self.iohandler.spawn(name, keeper))
+    }
+
+    async fn file(&self, path: &Path, flags: i32) -> Result<Opened, String> {
+        let opened = self.fdsets.open(path, flags, 0o666).await;
+        opened.map_err(|OpenFailure { source, .. }| {
+            format!("Could not open '{}': {}", path.display(), error_text(&source))
+        })
     }
 
     async fn socket(self, options: SocketOptions) -> Result<Running, String> {
@@ -159,10 +173,4 @@ impl Maker<'_> {
 fn standard(fd: BorrowedFd<'_>) -> Result<Fd, String> {
     let copy = fd.try_clone_to_owned();
     copy.map(Fd::from).map_err(|error| format!("stdio cannot be used: {}", error_text(&error)))
-}
-
-async fn open(path: &Path, flags: i32) -> Result<Fd, String> {
-    io::openat(path, flags, 0o666)
-        .await
-        .map_err(|error| format!("Could not open '{}': {}", path.display(), error_text(&error)))
 }

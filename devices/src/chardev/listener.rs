@@ -1,6 +1,7 @@
 //! Listening sockets: how they come to be, and what remains of them.
 
 use super::address::Address;
+use super::error_text;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
@@ -22,6 +23,14 @@ pub enum ListenError {
     /// The path names something else.
     #[error("{0}: the path exists and is no socket; remove it or choose another path")]
     NotASocket(Address),
+    /// The path or the name cannot be had.
+    #[error("Failed to bind socket to {place}: {}", error_text(.source))]
+    Bind {
+        /// The path or the name.
+        place: String,
+        /// The reason.
+        source: io::Error,
+    },
     /// The system refused.
     #[error("{address}: {what}: {source}")]
     Os {
@@ -68,7 +77,10 @@ fn open_unix(address: &Address, path: &Path) -> Result<Listening, ListenError> {
     let fd = stream_socket().map_err(errno("make a socket"))?;
     // Linux takes the mode of the file from the socket, so it is never open to others.
     fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR).map_err(errno("set the mode"))?;
-    bind(fd.as_raw_fd(), &name).map_err(errno("bind"))?;
+    bind(fd.as_raw_fd(), &name).map_err(|error| {
+        let place = path.display().to_string();
+        ListenError::Bind { place, source: error.into() }
+    })?;
     let file = SocketFile::new(path).map_err(|error| os("look at the socket", error))?;
     listen(&fd, Backlog::MAXCONN).map_err(errno("listen"))?;
     Ok(Listening { fd: fd.into(), address: address.clone(), _file: Some(file) })
@@ -86,7 +98,7 @@ fn open_abstract(address: &Address, name: &str) -> Result<Listening, ListenError
     let fd = stream_socket().map_err(|error| os("make a socket", error))?;
     bind(fd.as_raw_fd(), &named).map_err(|error| match error {
         nix::Error::EADDRINUSE => ListenError::Live(address.clone()),
-        error => os("bind", error),
+        error => ListenError::Bind { place: name.to_owned(), source: error.into() },
     })?;
     listen(&fd, Backlog::MAXCONN).map_err(|error| os("listen", error))?;
     Ok(Listening { fd: fd.into(), address: address.clone(), _file: None })

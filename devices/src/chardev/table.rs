@@ -7,6 +7,7 @@ use super::options::Backend;
 use super::ringbuf::Ring;
 use super::slot::{FrontEnd, FrontEndKind, Slot};
 use crate::error::CommandError;
+use crate::fdset::FdSets;
 use reactor::{Context, Fd};
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -70,12 +71,22 @@ struct Inner {
     stdio_used: Arc<AtomicBool>,
     exit: Exit,
     gate: Arc<Gate>,
+    fdsets: FdSets,
 }
 
 impl Chardevs {
     /// An empty table. Back ends run in `iohandler`; `exit` is called there when somebody types
     /// Ctrl-A X on a shared terminal.
     pub fn new(iohandler: &Context, exit: impl Fn() + Send + Sync + 'static) -> Self {
+        Self::with_fdsets(iohandler, FdSets::default(), exit)
+    }
+
+    /// The same; paths of files may mean `fdsets`.
+    pub fn with_fdsets(
+        iohandler: &Context,
+        fdsets: FdSets,
+        exit: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
         let inner = Inner {
             table: Mutex::default(),
             iohandler: iohandler.clone(),
@@ -83,8 +94,14 @@ impl Chardevs {
             stdio_used: Arc::default(),
             exit: Arc::new(exit),
             gate: Arc::default(),
+            fdsets,
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// What paths of files may mean beside files.
+    pub fn fdsets(&self) -> &FdSets {
+        &self.inner.fdsets
     }
 
     /// The context that back ends run in, `iohandler`.
@@ -136,8 +153,8 @@ impl Chardevs {
             Backend::Mux { base } => Some(self.attach(base, FrontEndKind::Device)?),
             _ => None,
         };
-        let Inner { iohandler, stdio_used, exit, gate, .. } = &*self.inner;
-        let maker = Maker { id, slot, iohandler, stdio_used, base, exit, gate };
+        let Inner { iohandler, stdio_used, exit, gate, fdsets, .. } = &*self.inner;
+        let maker = Maker { id, slot, iohandler, stdio_used, base, exit, gate, fdsets };
         maker.open(backend).await.map_err(CommandError::generic)
     }
 

@@ -21,9 +21,10 @@ pub(crate) use throttle::check as check_limits;
 pub use types::{OBJECT_TYPES, ObjectType};
 
 use crate::error::CommandError;
+use crate::fdset::{FdSets, Opened};
 use crate::qdev::value::{Properties, Syntax};
 use crate::text::is_identifier;
-use reactor::{Context, Fd};
+use reactor::Context;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,7 +43,7 @@ pub enum Body {
         thread_id: i32,
     },
     /// The file that random bytes are read from.
-    Random(Fd),
+    Random(Opened),
     /// The bytes of a secret.
     Secret(Vec<u8>),
 }
@@ -114,13 +115,19 @@ pub struct Objects {
     /// I/O threads take the cores in turns.
     next_core: AtomicUsize,
     table: Mutex<BTreeMap<String, Arc<Object>>>,
+    fdsets: FdSets,
 }
 
 impl Objects {
     /// No objects. I/O threads will be bound to `cores`.
     pub fn new(cores: &[Context]) -> Arc<Self> {
+        Self::with_fdsets(cores, FdSets::default())
+    }
+
+    /// The same; paths of files may mean `fdsets`.
+    pub fn with_fdsets(cores: &[Context], fdsets: FdSets) -> Arc<Self> {
         let (next_core, table) = (AtomicUsize::new(0), Mutex::default());
-        Arc::new(Self { cores: cores.to_vec(), next_core, table })
+        Arc::new(Self { cores: cores.to_vec(), next_core, table, fdsets })
     }
 
     /// Creates the object that `arguments` describe: `qom-type`, `id` and properties. In `main`.

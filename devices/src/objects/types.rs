@@ -2,6 +2,7 @@
 
 use super::{Body, Objects, secret, throttle};
 use crate::error::CommandError;
+use crate::fdset::OpenFailure;
 use crate::qdev::BoxFuture;
 use crate::qdev::property::{Kind, Property, Words};
 use crate::qdev::value::Properties;
@@ -73,7 +74,7 @@ pub static OBJECT_TYPES: &[ObjectType] = &[
         parent: "rng-backend",
         properties: RNG_RANDOM,
         check: |_| Ok(()),
-        make: |_, properties| Box::pin(open_random(properties)),
+        make: |objects, properties| Box::pin(open_random(objects, properties)),
     },
     ObjectType {
         name: "secret",
@@ -109,12 +110,14 @@ fn check_iothread(properties: &Properties) -> Result<(), CommandError> {
     Ok(())
 }
 
-async fn open_random(properties: &Properties) -> Result<Body, CommandError> {
+async fn open_random(objects: &Objects, properties: &Properties) -> Result<Body, CommandError> {
     let name = properties.text("filename").unwrap_or_default();
-    let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_CLOEXEC;
-    let fd = reactor::io::openat(name.as_ref(), flags, 0).await;
-    fd.map(Body::Random).map_err(|error| {
-        CommandError::generic(format!("Could not open '{name}': {}", system_text(&error)))
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK;
+    let opened = objects.fdsets.open(name.as_ref(), flags, 0).await;
+    opened.map(Body::Random).map_err(|OpenFailure { source, text }| {
+        let text =
+            text.unwrap_or_else(|| format!("Could not open '{name}': {}", system_text(&source)));
+        CommandError::generic(text)
     })
 }
 

@@ -3,8 +3,9 @@
 use super::BoxFuture;
 use super::value::Properties;
 use crate::block::Disk;
-use crate::block::graph::{Backend, BlockGraph, ClaimOptions, SizeListener};
+use crate::block::graph::{Backend, BlockGraph, ClaimOptions, ErrorPolicy, OnError, SizeListener};
 use crate::chardev::Chardevs;
+use crate::clock::Clock;
 use crate::error::CommandError;
 use crate::net::Network;
 use crate::objects::Objects;
@@ -25,6 +26,8 @@ pub struct Resources {
     pub cores: Vec<Context>,
     /// Processors of the guest.
     pub cpus: u32,
+    /// The guest's time.
+    pub clock: Arc<dyn Clock>,
     /// Drives and nodes by their names.
     pub block: Arc<BlockGraph>,
     /// Objects by id.
@@ -105,7 +108,14 @@ impl Setup<'_> {
     ) -> Result<Claim, CommandError> {
         let id = self.properties.text("drive").filter(|id| !id.is_empty());
         let id = id.ok_or_else(|| CommandError::generic("drive property not set"))?;
-        let options = ClaimOptions { device, read_only: false, share_writes: false, may_be_empty };
+        let on_error = |name| self.properties.text(name).and_then(OnError::named);
+        let options = ClaimOptions {
+            device,
+            read_only: false,
+            share_writes: self.properties.bool("share-rw"),
+            may_be_empty,
+            on_error: ErrorPolicy { read: on_error("rerror"), write: on_error("werror") },
+        };
         let graph = Arc::clone(&self.resources.block);
         let claimed = graph.claim(id, &options).unwrap_or_else(|| {
             let text = format!("Property '{owner}.drive' can't find value '{id}'");

@@ -5,8 +5,8 @@ use crate::error::QmpError;
 use crate::qapi_struct;
 use crate::registry::{Command, Registry};
 use crate::session::Session;
-use crate::session::descriptors::{Descriptors, Entry};
-use std::sync::PoisonError;
+use crate::session::descriptors::Descriptors;
+use devices::fdset::Descriptor;
 
 qapi_struct! {
     /// Which descriptor.
@@ -81,7 +81,7 @@ pub(super) fn register(registry: &mut Registry<Env>) {
     ));
     registry.add(Command::plain(
         "remove-fd",
-        "Removes a descriptor, or all, from a set. A set ends with its last one.",
+        "Removes a descriptor, or all, from a set. A set ends with its last one, and the last file opened from it.",
         remove_fd,
     ));
     registry.add(Command::plain("query-fdsets", "The sets of descriptors.", query_fdsets));
@@ -105,22 +105,19 @@ pub(crate) fn closefd(env: &Env, FdName { fdname }: FdName) -> Result<(), QmpErr
 
 fn add_fd(env: &Env, asked: AddFd) -> Result<AddfdInfo, QmpError> {
     let fd = session(env)?.descriptors().take_arrived()?;
-    let mut sets = env.core.fdsets.lock().unwrap_or_else(PoisonError::into_inner);
-    let (fdset_id, fd) = sets.add(asked.fdset_id, fd, asked.opaque)?;
+    let (fdset_id, fd) = env.core.fdsets.add(asked.fdset_id, fd, asked.opaque)?;
     Ok(AddfdInfo { fdset_id, fd })
 }
 
 fn remove_fd(env: &Env, RemoveFd { fdset_id, fd }: RemoveFd) -> Result<(), QmpError> {
-    let mut sets = env.core.fdsets.lock().unwrap_or_else(PoisonError::into_inner);
-    sets.remove(fdset_id, fd)
+    Ok(env.core.fdsets.remove(fdset_id, fd)?)
 }
 
 fn query_fdsets(env: &Env, (): ()) -> Result<Vec<FdsetInfo>, QmpError> {
-    let sets = env.core.fdsets.lock().unwrap_or_else(PoisonError::into_inner);
-    let entry = |entry: &Entry| FdsetFdInfo { fd: entry.number(), opaque: entry.opaque.clone() };
-    let info = |(fdset_id, entries): (i64, &[Entry])| FdsetInfo {
+    let entry = |Descriptor { number, opaque }| FdsetFdInfo { fd: number, opaque };
+    let info = |(fdset_id, entries): (i64, Vec<Descriptor>)| FdsetInfo {
         fdset_id,
-        fds: entries.iter().map(entry).collect(),
+        fds: entries.into_iter().map(entry).collect(),
     };
-    Ok(sets.iter().map(info).collect())
+    Ok(env.core.fdsets.list().into_iter().map(info).collect())
 }

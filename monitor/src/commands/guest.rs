@@ -314,8 +314,7 @@ pub(super) fn register(registry: &mut Registry<Env>) {
     registry.add(Command::plain("query-cpus-fast", "The vCPUs.", query_cpus_fast));
     registry.add(Command::plain(
         "query-hotpluggable-cpus",
-        "Places for vCPUs that can be plugged in while the machine runs; an error for a kind of \
-         machine that has none, as query-machines says.",
+        "Places for vCPUs. All are taken: none can be plugged in while the machine runs.",
         query_hotpluggable_cpus,
     ));
     registry.add(Command::plain(
@@ -371,8 +370,17 @@ pub(crate) fn query_cpus_fast(env: &Env, (): ()) -> Result<Vec<CpuInfoFast>, Qmp
     Ok(cpus.iter().enumerate().map(info).collect())
 }
 
-fn query_hotpluggable_cpus(_: &Env, (): ()) -> Result<Vec<HotpluggableCPU>, QmpError> {
-    Err(QmpError::generic("machine does not support hot-plugging CPUs"))
+/// The last one first, as in QEMU.
+pub(crate) fn query_hotpluggable_cpus(env: &Env, (): ()) -> Result<Vec<HotpluggableCPU>, QmpError> {
+    let places = query_cpus_fast(env, ())?.into_iter().rev().filter_map(|cpu| {
+        Some(HotpluggableCPU {
+            ty: "host-x86_64-cpu".to_owned(),
+            vcpus_count: 1,
+            props: cpu.props?,
+            qom_path: Some(cpu.qom_path),
+        })
+    });
+    Ok(places.collect())
 }
 
 pub(crate) fn query_memory_size_summary(env: &Env, (): ()) -> Result<MemorySizeInfo, QmpError> {

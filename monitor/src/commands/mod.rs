@@ -12,6 +12,7 @@ pub(crate) mod block;
 pub(crate) mod chardev;
 pub(crate) mod chardev_backend;
 pub(crate) mod command_line;
+mod cpu;
 pub(crate) mod descriptors;
 pub(crate) mod guest;
 pub(crate) mod inspect;
@@ -40,6 +41,7 @@ pub(crate) fn registry() -> Registry<Env> {
     run_state::register(&mut registry);
     inspect::register(&mut registry);
     guest::register(&mut registry);
+    cpu::register(&mut registry);
     memory::register(&mut registry);
     qdev::register(&mut registry);
     objects::register(&mut registry);

@@ -2,7 +2,8 @@
 
 use super::args::{Args, Failure};
 use crate::commands::block::nodes::{
-    self, BlockDeviceInfo, BlockInfo, BlockdevDetectZeroesOptions, QueryNamedBlockNodes,
+    self, BlockDeviceInfo, BlockDeviceIoStatus, BlockInfo, BlockdevDetectZeroesOptions,
+    QueryNamedBlockNodes,
 };
 use crate::commands::block::stats::{self, QueryBlockstats};
 use crate::core::Env;
@@ -108,6 +109,9 @@ fn drive(text: &mut String, info: &BlockInfo, verbose: bool) {
     let mut attached = String::new();
     if let Some(qdev) = &info.qdev {
         let _infallible = writeln!(attached, "    Attached to:      {qdev}");
+    }
+    if let Some(status) = info.io_status.filter(|status| *status != BlockDeviceIoStatus::Ok) {
+        let _infallible = writeln!(attached, "    I/O status:       {status}");
     }
     if info.removable {
         let locked = if info.locked { "" } else { "not " };

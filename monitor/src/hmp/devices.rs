@@ -4,7 +4,10 @@ use super::args::{Args, Failure};
 use crate::commands::qdev::{self, DeviceDel};
 use crate::core::Env;
 use crate::error::QmpError;
-use devices::qdev::DeviceRequest;
+use devices::qdev::{Bus, Device, DeviceRequest};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::sync::Arc;
 
 pub(super) async fn add(env: &Env, rest: &str) -> Result<String, Failure> {
     let help = env.devices()?.types().help_for(rest).map_err(QmpError::from)?;
@@ -22,4 +25,55 @@ pub(super) async fn del(env: &Env, rest: &str) -> Result<String, Failure> {
     args.end()?;
     qdev::device_del(env.clone(), DeviceDel { id }).await?;
     Ok(String::new())
+}
+
+/// `info qtree`: the buses and what is plugged in, the latest first; `-b`: without properties.
+pub(super) fn tree(env: &Env, rest: &str) -> Result<String, Failure> {
+    let brief = match rest {
+        "" => false,
+        "-b" => true,
+        other => return Err(Failure::Syntax(format!("unsupported option {other}"))),
+    };
+    let mut text = String::new();
+    show_bus(env.devices()?.root(), brief, 0, &mut text);
+    Ok(text)
+}
+
+fn show_bus(bus: &Bus, brief: bool, indent: usize, text: &mut String) {
+    let _ = writeln!(text, "{:indent$}bus: {}", "", bus.name());
+    let _ = writeln!(text, "{:indent$}  type {}", "", bus.type_name());
+    let children: Vec<Arc<Device>> = bus.children(&rcu::read()).cloned().collect();
+    for device in children.iter().rev() {
+        show_device(device, brief, indent + 2, text);
+    }
+}
+
+fn show_device(device: &Device, brief: bool, indent: usize, text: &mut String) {
+    let (ty, id) = (device.ty().name, device.id().unwrap_or_default());
+    let _ = writeln!(text, "{:indent$}dev: {ty}, id \"{id}\"", "");
+    let properties = device.properties();
+    for property in properties.declared().filter(|_| !brief) {
+        if let Some(value) = device.property(property.name) {
+            // One that was chosen is shown as it came out.
+            let value = match device.address() {
+                Some(slot) if property.name == "addr" => {
+                    format!("{:02x}.{:x}", slot >> 3, slot & 7)
+                }
+                _ => in_words(&value),
+            };
+            let _ = writeln!(text, "{:indent$}  {} = {value}", "", property.name);
+        }
+    }
+    for bus in device.buses() {
+        show_bus(bus, brief, indent + 2, text);
+    }
+}
+
+/// A value as `info qtree` of QEMU shows it.
+fn in_words(value: &Value) -> String {
+    match (value, value.as_i64()) {
+        (_, Some(number)) => format!("{number} ({number:#x})"),
+        (Value::Null, _) => "<null>".to_owned(),
+        (value, _) => value.to_string(),
+    }
 }

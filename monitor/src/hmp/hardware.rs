@@ -17,6 +17,27 @@ pub(super) fn cpus(env: &Env) -> Result<String, QmpError> {
     Ok(text)
 }
 
+pub(super) fn hotpluggable_cpus(env: &Env) -> Result<String, QmpError> {
+    let mut text = String::from("Hotpluggable CPUs:\n");
+    for place in guest::query_hotpluggable_cpus(env, ())? {
+        let _ = writeln!(text, "  type: \"{}\"", place.ty);
+        let _ = writeln!(text, "  vcpus_count: \"{}\"", place.vcpus_count);
+        if let Some(path) = place.qom_path {
+            let _ = writeln!(text, "  qom_path: \"{path}\"");
+        }
+        text += "  CPUInstance Properties:\n";
+        let props = place.props;
+        let ids =
+            [("socket", props.socket_id), ("core", props.core_id), ("thread", props.thread_id)];
+        for (name, id) in ids {
+            if let Some(id) = id {
+                let _ = writeln!(text, "    {name}-id: \"{id}\"");
+            }
+        }
+    }
+    Ok(text)
+}
+
 pub(super) fn iothreads(env: &Env) -> Result<String, QmpError> {
     let mut text = String::new();
     for thread in guest::query_iothreads(env, ())? {

@@ -2,7 +2,7 @@
 
 use super::args::Failure;
 use super::table::HmpCommand;
-use super::{block, chardev, hardware, net, qom};
+use super::{block, chardev, devices, hardware, net, qom};
 use crate::BoxFuture;
 use crate::commands::sessions::{self, CommandLatency};
 use crate::commands::{inspect, monitor, reactors};
@@ -47,6 +47,12 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         params: "",
         help: "show infos for each CPU",
         run: |env, _| ready(hardware::cpus(env)),
+    },
+    HmpCommand {
+        names: "hotpluggable-cpus",
+        params: "",
+        help: "Show information about hotpluggable CPUs",
+        run: |env, _| ready(hardware::hotpluggable_cpus(env)),
     },
     HmpCommand {
         names: "iothreads",
@@ -95,6 +101,12 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         params: "[path]",
         help: "show QOM composition tree",
         run: |env, rest| Box::pin(std::future::ready(qom::tree(env, rest))),
+    },
+    HmpCommand {
+        names: "qtree",
+        params: "[-b]",
+        help: "show device tree [-b: brief, omit properties]",
+        run: |env, rest| Box::pin(std::future::ready(devices::tree(env, rest))),
     },
     HmpCommand {
         names: "rcu",

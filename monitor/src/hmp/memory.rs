@@ -29,6 +29,32 @@ fn what_to_save(rest: &str) -> Result<(u64, u64, String), Failure> {
     Ok((address, size, name))
 }
 
+/// Bytes that `sum` reads before others have their turn.
+const SUM_PIECE: u64 = 1 << 20;
+
+/// The 16-bit checksum of sum(1) over physical memory.
+pub(super) async fn sum(env: &Env, rest: &str) -> Result<String, Failure> {
+    let mut args = Args::new(rest);
+    let address = args.expression()? as u64;
+    let size = u64::from(args.expression32("size")? as u32);
+    args.end()?;
+    let machine = env.machine()?;
+    let (mut sum, mut done, mut buffer) = (0u16, 0, Vec::new());
+    while done < size {
+        buffer.resize((size - done).min(SUM_PIECE) as usize, 0);
+        let at = address.wrapping_add(done);
+        if !machine.ram().is_some_and(|ram| memory::read_ram(ram, at, &mut buffer)) {
+            return Ok(" Cannot access memory\n".to_owned());
+        }
+        for byte in &buffer {
+            sum = sum.rotate_right(1).wrapping_add(u16::from(*byte));
+        }
+        done += buffer.len() as u64;
+        reactor::yield_now().await;
+    }
+    Ok(format!("{sum:05}\n"))
+}
+
 pub(super) fn print(rest: &str) -> Result<String, Failure> {
     let mut args = Args::new(rest);
     let (format, value) = (args.format()?, args.expression()?);

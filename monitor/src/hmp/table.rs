@@ -209,6 +209,12 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         run: |env, _| quietly(run_state::stop(env.clone(), ())),
     },
     HmpCommand {
+        names: "sum",
+        params: "addr size",
+        help: "compute the checksum of a memory region",
+        run: |env, rest| Box::pin(memory::sum(env, rest)),
+    },
+    HmpCommand {
         names: "system_powerdown",
         params: "",
         help: "send system power down event",

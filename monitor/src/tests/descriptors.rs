@@ -4,6 +4,7 @@ use super::client::Client;
 use super::stage::{Stage, stage};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
+use std::fs::{File, OpenOptions};
 use std::io::{IoSlice, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -114,7 +115,7 @@ fn sets_outlive_their_session_but_not_the_last_one() {
         assert_eq!(negative["error"]["desc"], json!(text));
         drop((client, far));
         let sets = other.run("query-fdsets");
-        assert_eq!(sets[0], json!({"fdset-id": 0, "fds": [{"fd": number, "opaque": "disk"}]}));
+        assert_eq!(sets[1], json!({"fdset-id": 0, "fds": [{"fd": number, "opaque": "disk"}]}));
         let remove = |arguments: Value| json!({"execute": "remove-fd", "arguments": arguments});
         let error = other.error(&remove(json!({"fdset-id": 0, "fd": 100_000})));
         assert_eq!(error.1, "File descriptor named 'fdset-id:0, fd:100000' not found");
@@ -125,6 +126,66 @@ fn sets_outlive_their_session_but_not_the_last_one() {
         assert_eq!(other.run("query-fdsets").as_array().unwrap().len(), 1);
         drop(other);
         hears_the_end(near);
+    });
+}
+
+/// What this process may open only by the descriptor that a client has opened for it.
+#[test]
+fn a_path_may_mean_a_descriptor_that_came_over_the_socket() {
+    stage(|stage| {
+        let mut client = stage.client();
+        let directory = tempfile::tempdir().unwrap();
+        let (image, out) = (directory.path().join("image"), directory.path().join("out"));
+        std::fs::write(&image, vec![0x5a; 1 << 20]).unwrap();
+        let read_only = File::open(&image).unwrap();
+        let written = OpenOptions::new().read(true).write(true).open(&image).unwrap();
+        let output = File::create(&out).unwrap();
+        for (set, file) in [(1, &read_only), (1, &written), (2, &output)] {
+            let request = json!({"execute": "add-fd", "arguments": {"fdset-id": set}});
+            let reply = ask_with(&mut client, &request, &[file]);
+            assert_eq!(reply["return"]["fdset-id"], json!(set));
+        }
+        std::fs::remove_file(&image).unwrap();
+        let node = |name: &str, set: u32, read_only: bool| {
+            json!({"execute": "blockdev-add", "arguments": {"driver": "file", "node-name": name,
+                "filename": format!("/dev/fdset/{set}"), "read-only": read_only}})
+        };
+        let chardev = |id: &str, set: u32| {
+            let backend = json!({"type": "file", "data": {"out": format!("/dev/fdset/{set}")}});
+            json!({"execute": "chardev-add", "arguments": {"id": id, "backend": backend}})
+        };
+        assert_eq!(client.ask(&node("rw", 1, false)), json!({"return": {}}));
+        assert_eq!(client.ask(&node("ro", 1, true)), json!({"return": {}}));
+        assert_eq!(client.ask(&chardev("c", 2)), json!({"return": {}}));
+        let nodes = client.run("query-named-block-nodes");
+        assert_eq!(nodes[0]["image"]["virtual-size"], json!(1 << 20), "{nodes}");
+        for (request, text) in [
+            (node("x", 2, false), "Failed to find file descriptor with matching flags=0x2"),
+            (node("x", 9, false), "Failed to find fdset /dev/fdset/9"),
+            (
+                chardev("x", 9),
+                "Failed to add chardev 'x': Could not open '/dev/fdset/9': No such file or directory",
+            ),
+        ] {
+            assert_eq!(client.error(&request).1, text);
+        }
+        // A set lasts as long as a file that was opened from it.
+        for set in [1, 2] {
+            let remove = json!({"execute": "remove-fd", "arguments": {"fdset-id": set}});
+            assert_eq!(client.ask(&remove), json!({"return": {}}));
+        }
+        let empty = |set: u32| json!({"fdset-id": set, "fds": []});
+        assert_eq!(client.run("query-fdsets"), json!([empty(2), empty(1)]));
+        let ends = [
+            ("chardev-remove", "id", "c", json!([empty(1)])),
+            ("blockdev-del", "node-name", "ro", json!([empty(1)])),
+            ("blockdev-del", "node-name", "rw", json!([])),
+        ];
+        for (command, member, name, left) in ends {
+            let end = json!({"execute": command, "arguments": {member: name}});
+            assert_eq!(client.ask(&end), json!({"return": {}}));
+            assert_eq!(client.run("query-fdsets"), left);
+        }
     });
 }
 

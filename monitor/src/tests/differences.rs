@@ -2,6 +2,52 @@
 
 /// As `DIFFERENCES` in `schema`.
 pub(super) const BLOCK: &[(&str, &str)] = &[
+    (
+        "blockdev-add: arguments(blkdebug).align is QEMU's only",
+        "requests have the limits of the node below",
+    ),
+    ("blockdev-add: arguments(blkdebug).config is QEMU's only", "rules are given as members"),
+    (
+        "blockdev-add: arguments(blkdebug).max-discard is QEMU's only",
+        "requests have the limits of the node below",
+    ),
+    (
+        "blockdev-add: arguments(blkdebug).max-transfer is QEMU's only",
+        "requests have the limits of the node below",
+    ),
+    (
+        "blockdev-add: arguments(blkdebug).max-write-zero is QEMU's only",
+        "requests have the limits of the node below",
+    ),
+    (
+        "blockdev-add: arguments(blkdebug).opt-discard is QEMU's only",
+        "requests have the limits of the node below",
+    ),
+    (
+        "blockdev-add: arguments(blkdebug).opt-write-zero is QEMU's only",
+        "requests have the limits of the node below",
+    ),
+    ("blockdev-add: arguments(blkdebug).set-state is QEMU's only", "rules have no states"),
+    (
+        "blockdev-add: arguments(blkdebug).take-child-perms is QEMU's only",
+        "for tests of permissions",
+    ),
+    (
+        "blockdev-add: arguments(blkdebug).unshare-child-perms is QEMU's only",
+        "for tests of permissions",
+    ),
+    (
+        "blockdev-add: arguments(blkdebug).inject-error[].state is QEMU's only",
+        "rules have no states",
+    ),
+    (
+        "blockdev-add: arguments(blkdebug).inject-error[].x-bytes is ours only",
+        "an extension: torn requests",
+    ),
+    (
+        "blockdev-add: arguments(blkdebug).inject-error[].x-delay-ns is ours only",
+        "an extension: slow requests",
+    ),
     ("blockdev-add: arguments has other variants", "the other drivers are not there"),
     (
         "blockdev-add: arguments(file).aio-max-batch is QEMU's only",

@@ -17,7 +17,7 @@ use reactor::Reactors;
 use reactor::sync::oneshot;
 use serde_json::json;
 use std::future::poll_fn;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use vcpu::linear::Linear;
@@ -300,13 +300,17 @@ async fn everything(core: &Arc<Core>, model: &Arc<Model>, directory: &Path) -> u
     points
 }
 
-#[test]
-fn a_command_that_waits_judges_the_world_anew() {
+/// Runs `test` in main with a monitor of the model, which serves `qmp` in a directory.
+fn in_main<F, T>(test: impl FnOnce(Arc<Core>, Arc<Model>, PathBuf) -> F + Send + 'static) -> T
+where
+    F: Future<Output = T> + Send,
+    T: Send + 'static,
+{
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_owned();
     let cpus = reactor::allowed_cpus().unwrap();
     let config = reactor::Config::with_cores(vec![cpus[0]]);
-    let points = reactor::run(config, move |reactors| async move {
+    let result = reactor::run(config, move |reactors| async move {
         let monitor = Monitor::new(&reactors);
         monitor.listen_qmp(&Endpoint::unix(path.join("qmp")), Style::Line).unwrap();
         let model = Arc::new(Model::new(RunState::Running, &reactors));
@@ -314,12 +318,37 @@ fn a_command_that_waits_judges_the_world_anew() {
         let core = Arc::clone(monitor.core());
         let (done, ended) = oneshot::channel();
         let task = reactors.main().spawn("interleave", async move {
-            let _ = done.send(everything(&core, &model, &path).await);
+            let _ = done.send(test(core, model, path).await);
         });
-        let points = ended.await;
+        let result = ended.await;
         task.detach();
-        points
+        result
     });
-    let points = points.unwrap().unwrap();
+    result.unwrap().expect("the test has not panicked")
+}
+
+#[test]
+fn a_command_that_waits_judges_the_world_anew() {
+    let points = in_main(|core, model, path| async move { everything(&core, &model, &path).await });
     assert!(points > 100, "only {points} await points were reached");
+}
+
+/// A guest that shuts down, and one that is reset, while `cont` waits for its turn.
+#[test]
+fn cont_judges_the_state_when_its_turn_comes() {
+    in_main(|core, model, _| async move {
+        for (asked_in, found) in
+            [(RunState::Paused, RunState::Shutdown), (RunState::Shutdown, RunState::Prelaunch)]
+        {
+            model.set(asked_in);
+            let change = || {
+                model.set(found);
+            };
+            let outcome = run(&core, Env::of_hmp(&core), "cont", Members::new(), 2, change).await;
+            assert!(outcome.changed, "cont in {asked_in} did not wait for its turn");
+            assert_eq!(outcome.reply.is_err(), found.needs_reset(), "{asked_in} became {found}");
+            let after = if found.needs_reset() { found } else { RunState::Running };
+            assert_eq!(model.run_state(), after);
+        }
+    });
 }

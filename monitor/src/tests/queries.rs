@@ -1,5 +1,6 @@
 //! What queries return.
 
+use super::human::hmp;
 use super::stage::stage;
 use crate::RunState;
 use serde_json::json;
@@ -24,6 +25,17 @@ fn the_hardware_is_described_as_qemu_does() {
             json!({"cpu-index": 1, "qom-path": "/machine/unattached/cpu[1]", "thread-id": 102,
                    "props": {"socket-id": 0, "core-id": 1, "thread-id": 0}, "target": "x86_64"})
         );
+        let places = client.run("query-hotpluggable-cpus");
+        assert_eq!(
+            places[0],
+            json!({"type": "host-x86_64-cpu", "vcpus-count": 1, "props": cpus[1]["props"],
+                   "qom-path": cpus[1]["qom-path"]})
+        );
+        assert!(hmp(&mut client, "info hotpluggable-cpus").starts_with(
+            "Hotpluggable CPUs:\r\n  type: \"host-x86_64-cpu\"\r\n  vcpus_count: \"1\"\r\n  qom_path: \
+             \"/machine/unattached/cpu[1]\"\r\n  CPUInstance Properties:\r\n    socket-id: \"0\"\r\n    \
+             core-id: \"1\"\r\n    thread-id: \"0\"\r\n  type:"
+        ));
         let pci = client.run("query-pci");
         assert_eq!(
             pci[0]["devices"][0]["class_info"],

@@ -11,8 +11,10 @@ use crate::{
     Actions, BoxFuture, Endpoint, MemorySizeInfo, Monitor, PciDeviceClass, PciDeviceId,
     PciDeviceInfo, PciInfo, PciMemoryRegion, QmpError, commands, qapi_struct,
 };
+use devices::HostClock;
 use devices::block::graph::BlockGraph;
 use devices::chardev::Chardevs;
+use devices::fdset::FdSets;
 use devices::net::Network;
 use devices::objects::Objects;
 use devices::qdev::{Bus, BusKind, Device, DeviceTree, Resources, TreeConfig, Types, Unplug};
@@ -85,8 +87,10 @@ pub(super) fn stage_at<T: Send + 'static>(
         let gate = Arc::new(Gate::default());
         let backend = Arc::new(Backend::new());
         let registry = registry(&gate, &backend);
-        let monitor = Arc::new(Monitor::with_registry(&reactors, registry));
-        let machine = Arc::new(FakeMachine::new(monitor.events(), &reactors));
+        let fdsets = FdSets::default();
+        let monitor = Monitor::with_registry(&reactors, fdsets.clone(), registry);
+        let monitor = Arc::new(monitor);
+        let machine = Arc::new(FakeMachine::new(monitor.events(), &reactors, fdsets));
         monitor.listen_qmp(&Endpoint::unix(&path), Style::Line).unwrap();
         monitor.start(Arc::clone(&machine) as Arc<dyn Machine>);
         let stage = Stage {
@@ -261,11 +265,15 @@ impl BusKind for Full {
 pub(super) const RAM_BYTES: u64 = 1 << 20;
 
 impl FakeMachine {
-    pub(super) fn new(events: EventSink, reactors: &Reactors) -> Self {
-        let chardevs = Chardevs::new(reactors.iohandler(), || {});
+    pub(super) fn new(events: EventSink, reactors: &Reactors, fdsets: FdSets) -> Self {
+        let chardevs = Chardevs::with_fdsets(reactors.iohandler(), fdsets.clone(), || {});
         Self {
             state: Mutex::new(RunState::Running),
-            balloon: Arc::new(BalloonSlot::new(RAM_BYTES, events.balloon())),
+            balloon: Arc::new(BalloonSlot::new(
+                RAM_BYTES,
+                events.balloon(),
+                Arc::new(HostClock::new()),
+            )),
             network: Network::new(reactors.iohandler(), events.network()),
             events,
             quits: Mutex::new(0),
@@ -273,7 +281,7 @@ impl FakeMachine {
             stops_at: Mutex::default(),
             ram: Ram::from_ranges(&[(GuestAddress(0), RAM_BYTES as usize)]).unwrap(),
             actions: Actions::default(),
-            block: BlockGraph::new(reactors),
+            block: BlockGraph::with(reactors, Arc::new(HostClock::new()), fdsets),
             chardevs,
             tree: OnceLock::new(),
         }
@@ -292,6 +300,7 @@ impl FakeMachine {
                 ram,
                 cores: reactors.cores().to_vec(),
                 cpus: 1,
+                clock: Arc::new(HostClock::new()),
                 block: Arc::clone(&self.block),
                 objects: Objects::new(reactors.cores()),
                 network: Arc::clone(&self.network),

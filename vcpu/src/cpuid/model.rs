@@ -35,6 +35,9 @@ pub struct CpuModel {
 }
 
 impl CpuModel {
+    /// The names of models. Both are the same: there is nothing beyond the host's.
+    pub const NAMES: [&str; 2] = ["max", "host"];
+
     /// The host's processor with all that KVM can pass on.
     pub fn host() -> Self {
         Self::default()
@@ -70,7 +73,7 @@ impl FromStr for CpuModel {
     fn from_str(text: &str) -> Result<Self, CpuError> {
         let mut items = text.split(',');
         let name = items.next().unwrap_or_default();
-        if !matches!(name, "host" | "max") {
+        if !Self::NAMES.contains(&name) {
             return Err(CpuError::UnknownModel(name.to_owned()));
         }
         let mut model = Self::host();

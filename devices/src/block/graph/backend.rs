@@ -1,5 +1,6 @@
 //! What a device holds of the graph: a node with permissions, behind the [`Disk`] trait.
 
+use super::errors::{ErrorSink, Errors};
 use super::node::Node;
 use super::options::DetectZeroes;
 use super::queue::BackendQueue;
@@ -10,7 +11,7 @@ use reactor::Context;
 use reactor::sync::Quiesce;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 use vm_memory::GuestMemoryMmap;
 
@@ -39,6 +40,7 @@ pub struct Backend {
     generation: AtomicU64,
     /// Counts changes of the limits.
     throttle_version: AtomicU64,
+    pub(super) errors: Errors,
     state: Mutex<State>,
     this: Weak<Self>,
 }
@@ -64,6 +66,7 @@ impl Backend {
         root: Option<&Arc<Node>>,
         use_id: u64,
         (read_only, writeback): (bool, bool),
+        io_errors: &Arc<OnceLock<ErrorSink>>,
     ) -> Arc<Self> {
         let label = if owner.drive.is_empty() { &owner.device } else { &owner.drive }.clone();
         let state = State { owner, root: root.cloned(), ..State::default() };
@@ -75,6 +78,7 @@ impl Backend {
             quiesce: Quiesce::new(main),
             generation: AtomicU64::new(0),
             throttle_version: AtomicU64::new(0),
+            errors: Errors::new(Arc::clone(io_errors)),
             state: Mutex::new(state),
             this: Weak::clone(this),
         })
@@ -161,7 +165,13 @@ impl Backend {
         self.throttle_version.load(Ordering::Acquire)
     }
 
-    /// Has `waker` woken when the root or the limits change.
+    /// Has the queues look for what has changed.
+    pub(super) fn wake_queues(&self) {
+        let watchers = std::mem::take(&mut self.state().watchers);
+        watchers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Has `waker` woken when the root or the limits change, and when requests are to be retried.
     pub(super) fn watch(&self, waker: &Waker) {
         self.state().watchers.push(waker.clone());
     }

@@ -61,7 +61,7 @@ impl BlockGraph {
                 };
                 children.push(Child { role, node, id: self.number() });
             }
-            let driver = drivers::open(&options, &children).await?;
+            let driver = drivers::open(&options, &children, &self.fdsets, &self.clock).await?;
             let node = Node::new(name, driver, options, children);
             made.push(Arc::clone(&node));
             Ok(node)

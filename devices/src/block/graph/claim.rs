@@ -4,6 +4,7 @@ use super::BlockGraph;
 use super::backend::{Backend, Owner};
 use super::change::drop_unused;
 use super::drain::Drained;
+use super::errors::ErrorPolicy;
 use super::node::Node;
 use super::options::Options;
 use super::permissions::{Access, Permissions, Use, User};
@@ -22,6 +23,8 @@ pub struct ClaimOptions {
     pub share_writes: bool,
     /// Its media can be taken out, and need not be there.
     pub may_be_empty: bool,
+    /// What is done about requests that fail.
+    pub on_error: ErrorPolicy,
 }
 
 impl BlockGraph {
@@ -44,7 +47,7 @@ impl BlockGraph {
         }
         let owner = Owner { drive: id.to_owned(), device: String::new() };
         let Some(options) = options else {
-            let backend = Backend::new(&self.main, owner, None, self.number(), (false, writeback));
+            let backend = self.backend(owner, None, self.number(), (false, writeback));
             self.backends().push(Arc::clone(&backend));
             return Ok(backend);
         };
@@ -73,6 +76,8 @@ impl BlockGraph {
         let backend = contents.backends.iter().find(of_drive);
         let backend =
             backend.ok_or_else(|| CommandError::generic(format!("Device '{id}' not found")))?;
+        // Its device is told of what fails from now on, as in QEMU.
+        backend.set_on_error(ErrorPolicy::REPORT);
         self.empty(backend, |backend| {
             backend.forget_drive();
             backend.owner().device.is_empty()
@@ -101,6 +106,7 @@ impl BlockGraph {
             whole_sectors(node).and_then(|()| self.attach(owner, node, access, (read_only, true)));
         if let Ok(backend) = &claimed {
             backend.set_removable(options.may_be_empty);
+            backend.set_on_error(options.on_error);
         }
         Some(claimed)
     }
@@ -126,6 +132,16 @@ impl BlockGraph {
         }
     }
 
+    fn backend(
+        &self,
+        owner: Owner,
+        root: Option<&Arc<Node>>,
+        use_id: u64,
+        mode: (bool, bool),
+    ) -> Arc<Backend> {
+        Backend::new(&self.main, owner, root, use_id, mode, &self.io_errors)
+    }
+
     fn attach(
         &self,
         owner: Owner,
@@ -136,7 +152,7 @@ impl BlockGraph {
         let id = self.number();
         let name = if owner.device.is_empty() { &owner.drive } else { &owner.device };
         root.add_use(Use { id, by: User::Device(name.clone()), role: "root", access })?;
-        let backend = Backend::new(&self.main, owner, Some(root), id, mode);
+        let backend = self.backend(owner, Some(root), id, mode);
         self.backends().push(Arc::clone(&backend));
         Ok(backend)
     }
@@ -216,6 +232,7 @@ fn claim_drive(
     }
     backend.set_device(options.device.clone());
     backend.set_removable(options.may_be_empty);
+    backend.set_on_error(options.on_error);
     Ok(Arc::clone(backend))
 }
 

@@ -1,6 +1,7 @@
 //! `-drive` and `drive_add`: a node, and what its user shall do with it, in one option string.
 
 use super::BlockGraph;
+use super::errors::{ErrorPolicy, OnError};
 use super::options::{DriverOptions, Options, parse_size, switch};
 use super::throttle::Limits;
 use crate::block::Cache;
@@ -42,6 +43,8 @@ pub struct DriveOptions {
     pub limits: Option<Limits>,
     /// `throttling.group=`: with whom it shares them.
     pub group: Option<String>,
+    /// `werror=`, `rerror=`: what is done about requests that fail.
+    pub on_error: ErrorPolicy,
 }
 
 fn generic(text: impl Into<String>) -> CommandError {
@@ -105,13 +108,18 @@ impl DriveOptions {
         renamed(&mut flat, read_only_medium)?;
         let group = flat.text("throttling.group");
         let limits = throttling(&mut flat)?;
+        let on_error = ErrorPolicy {
+            write: error_action(&mut flat, "werror", "write")?,
+            read: error_action(&mut flat, "rerror", "read")?,
+        };
         let image = image(flat)?;
-        Ok(Self { id, interface, serial, image, writeback, limits, group })
+        Ok(Self { id, interface, serial, image, writeback, limits, group, on_error })
     }
 
     /// Makes the drive; it is called `id`.
     pub async fn open(&self, graph: &BlockGraph, id: &str) -> Result<(), CommandError> {
         let backend = graph.add_drive(id, self.image.clone(), self.writeback).await?;
+        backend.set_on_error(self.on_error);
         if let Some(limits) = self.limits {
             graph.throttle(&backend, self.group.as_deref(), limits);
         }
@@ -128,6 +136,7 @@ impl DriveOptions {
             writeback: true,
             limits: None,
             group: None,
+            on_error: ErrorPolicy::default(),
         }
     }
 }
@@ -153,6 +162,13 @@ fn cache(flat: &mut Flat) -> Result<bool, CommandError> {
         flat.set_switch(key, on);
     }
     Ok(writeback)
+}
+
+/// `werror=` or `rerror=`.
+fn error_action(flat: &mut Flat, key: &str, of: &str) -> Result<Option<OnError>, CommandError> {
+    let Some(text) = flat.text(key) else { return Ok(None) };
+    let known = OnError::named(&text).filter(|on| *on != OnError::Enospc || of == "write");
+    known.map(Some).ok_or_else(|| generic(format!("'{text}' invalid {of} error action")))
 }
 
 /// The limits that `throttling.` gives.
@@ -181,20 +197,6 @@ fn renamed(flat: &mut Flat, read_only_medium: bool) -> Result<(), CommandError> 
         Some("ignore" | "off") => flat.set("discard", "ignore"),
         Some("unmap" | "on") => flat.set("discard", "unmap"),
         Some(_) => return Err(generic("Invalid discard option")),
-    }
-    for (key, expects) in [("werror", "write"), ("rerror", "read")] {
-        // What a failed request does to the guest: it is told.
-        match flat.text(key).as_deref() {
-            None | Some("report") => {}
-            Some(known @ ("ignore" | "stop" | "enospc"))
-                if known != "enospc" || key == "werror" =>
-            {
-                return Err(generic(format!("{key}={known} is not supported; use {key}=report")));
-            }
-            Some(other) => {
-                return Err(generic(format!("'{other}' invalid {expects} error action")));
-            }
-        }
     }
     if let Some(read_only) = flat.text("readonly") {
         flat.set("read-only", &read_only);

@@ -10,7 +10,7 @@
 //! - `node`, `permissions`: what exists, who uses it, who may do what
 //! - `options`, `drivers/`: how a node is made, and what it does; `drive`: `-drive`
 //! - `backend`, `queue`, `stats`: what a device holds, and the way of its requests
-//! - `throttle`: limits of throughput
+//! - `throttle`: limits of throughput; `errors`: what becomes of requests that fail
 //! - `drain`: sections without requests
 //! - `change`: adding and removing nodes; `claim`: devices come and go
 //!
@@ -24,6 +24,7 @@ mod claim;
 mod drain;
 mod drive;
 mod drivers;
+mod errors;
 mod lock;
 mod node;
 mod options;
@@ -38,6 +39,8 @@ pub use backend::{Backend, Owner, SizeListener};
 pub use claim::ClaimOptions;
 pub use drain::Drained;
 pub use drive::{DriveOptions, Interface};
+pub use drivers::blkdebug::{Event, InjectError, IoType};
+pub use errors::{ErrorAction, ErrorPolicy, ErrorSink, IoError, IoStatus, OnError};
 pub use lock::{GraphLock, Writer};
 pub use node::Node;
 pub use options::{DRIVERS, DetectZeroes, DriverOptions, Options, Reference};
@@ -46,10 +49,11 @@ pub use stats::{Kind, KindStats, Stats};
 pub use throttle::{Limits, Rate, ThrottleGroup};
 
 use crate::clock::{Clock, HostClock};
+use crate::fdset::FdSets;
 use reactor::{Context, Reactors};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// The nodes of a graph, in the order of their making: what a node uses comes before it.
 #[derive(Clone, Default)]
@@ -100,10 +104,14 @@ pub struct BlockGraph {
     published: Mutex<Arc<Nodes>>,
     /// Changed in `main`. Held for moments only.
     backends: Mutex<Vec<Arc<Backend>>>,
-    /// What limits go by.
+    /// What limits, latencies and delays go by.
     clock: Arc<dyn Clock>,
+    /// What paths may mean.
+    fdsets: FdSets,
     /// Held for moments only.
     groups: Mutex<BTreeMap<String, Weak<ThrottleGroup>>>,
+    /// Told of requests that fail.
+    io_errors: Arc<OnceLock<ErrorSink>>,
     /// Numbers uses and generated names.
     next: AtomicU64,
     /// One change at a time, the opening and closing of images included.
@@ -113,11 +121,12 @@ pub struct BlockGraph {
 impl BlockGraph {
     /// An empty graph, changed in `main`, by the host's clock.
     pub fn new(reactors: &Reactors) -> Arc<Self> {
-        Self::with_clock(reactors, Arc::new(HostClock::new()))
+        Self::with(reactors, Arc::new(HostClock::new()), FdSets::default())
     }
 
-    /// An empty graph, changed in `main`; limits of throughput go by `clock`.
-    pub fn with_clock(reactors: &Reactors, clock: Arc<dyn Clock>) -> Arc<Self> {
+    /// An empty graph, changed in `main`; limits of throughput and latencies go by `clock`, and
+    /// `fdsets` are the sets that paths may mean.
+    pub fn with(reactors: &Reactors, clock: Arc<dyn Clock>, fdsets: FdSets) -> Arc<Self> {
         let main = reactors.main().clone();
         Arc::new(Self {
             lock: GraphLock::new(&main, Nodes::default()),
@@ -125,7 +134,9 @@ impl BlockGraph {
             published: Mutex::default(),
             backends: Mutex::default(),
             clock,
+            fdsets,
             groups: Mutex::default(),
+            io_errors: Arc::default(),
             next: AtomicU64::new(0),
             changing: reactor::sync::Mutex::new(()),
         })

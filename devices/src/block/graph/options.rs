@@ -1,6 +1,7 @@
 //! How a node is to be made: the members of QAPI's `BlockdevOptions` that there are here, with
 //! QEMU's texts for what is missing, mistyped or unknown.
 
+use super::drivers::blkdebug::InjectError;
 use crate::block::Discard;
 use crate::error::CommandError;
 use serde_json::{Map, Value};
@@ -131,6 +132,30 @@ impl Members {
         }
     }
 
+    /// A list of objects; written as text it is an object whose members are `0`, `1`, ...
+    pub(super) fn objects(&mut self, name: &str) -> Result<Vec<Self>, CommandError> {
+        let mistyped = || self.mistyped(name, "array");
+        let list = match self.map.get(name) {
+            None => return Ok(Vec::new()),
+            Some(Value::Array(list)) => list.clone(),
+            Some(Value::Object(map)) if self.syntax != Syntax::Json => {
+                let numbered = (0..map.len()).map(|n| map.get(&n.to_string()).cloned());
+                let list: Option<Vec<_>> = numbered.collect();
+                list.ok_or_else(mistyped)?
+            }
+            Some(_) => return Err(mistyped()),
+        };
+        self.map.remove(name);
+        let objects = list.into_iter().enumerate().map(|(n, value)| match value {
+            Value::Object(map) => {
+                let prefix = format!("{}.{n}.", self.at(name));
+                Ok(Self { driver: self.driver, ..Self::new(map, prefix, self.syntax) })
+            }
+            _ => Err(self.mistyped(&format!("{name}[{n}]"), "object")),
+        });
+        objects.collect()
+    }
+
     pub(super) fn finish(self) -> Result<(), CommandError> {
         match self.map.keys().next() {
             None => Ok(()),
@@ -224,6 +249,13 @@ pub enum DriverOptions {
         /// `host_device`.
         device: bool,
     },
+    /// Another node, with errors where rules say so.
+    Blkdebug {
+        /// The node.
+        image: Reference,
+        /// `inject-error`.
+        rules: Vec<InjectError>,
+    },
     /// A part of another node, or all of it, as it is.
     Raw {
         /// The node.
@@ -256,6 +288,7 @@ impl DriverOptions {
             Self::File { device: false, .. } | Self::Scratch { .. } => "file",
             Self::File { device: true, .. } => "host_device",
             Self::Raw { .. } => "raw",
+            Self::Blkdebug { .. } => "blkdebug",
             Self::NullCo { .. } => "null-co",
         }
     }
@@ -265,11 +298,16 @@ impl DriverOptions {
         match self {
             Self::File { .. } | Self::Scratch { .. } | Self::NullCo { .. } => Vec::new(),
             Self::Raw { file, .. } => vec![("file", file)],
+            Self::Blkdebug { image, .. } => vec![("image", image)],
         }
     }
 
     fn take(driver: usize, members: &mut Members) -> Result<Self, CommandError> {
         Ok(match DRIVERS[driver] {
+            "blkdebug" => Self::Blkdebug {
+                rules: InjectError::take_all(members)?,
+                image: members.reference("image")?.ok_or_else(|| members.missing("image"))?,
+            },
             name @ ("file" | "host_device") => {
                 let filename = members.string("filename")?;
                 let filename = filename.ok_or_else(|| members.missing("filename"))?;
@@ -297,7 +335,7 @@ impl DriverOptions {
 }
 
 /// The drivers there are.
-pub const DRIVERS: &[&str] = &["file", "host_device", "null-co", "raw"];
+pub const DRIVERS: &[&str] = &["blkdebug", "file", "host_device", "null-co", "raw"];
 
 /// What becomes of writes of zeroes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

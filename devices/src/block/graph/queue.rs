@@ -1,8 +1,9 @@
 //! A device queue's data handle: requests pass through to the root's, are counted, and are held
-//! off while the graph drains.
+//! off while the graph drains, or after an error until the machine goes on.
 
 use super::backend::Backend;
 use super::drivers::null::NullQueue;
+use super::errors::ErrorAction;
 use super::options::DetectZeroes;
 use super::stats::{Account, Kind, QueueStats};
 use super::throttle::{Direction, Gate};
@@ -11,7 +12,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use vm_memory::GuestMemoryMmap;
 
 /// How a queue was made, to make it again.
@@ -19,6 +20,14 @@ struct Shape {
     ram: Arc<GuestMemoryMmap<()>>,
     slots: usize,
     segments: usize,
+}
+
+/// A request that has been let in.
+#[derive(Clone, Copy)]
+struct Started {
+    account: Account,
+    at: Instant,
+    request: Request,
 }
 
 pub(super) struct BackendQueue {
@@ -40,10 +49,15 @@ pub(super) struct BackendQueue {
     throttled: [VecDeque<(usize, Request, u64)>; 2],
     /// Requests held off, in their order.
     held: VecDeque<(usize, Request)>,
-    /// Slots of requests that were held off and given up.
+    /// Requests that have stopped the machine, in the order in which they failed.
+    stopped: Vec<(usize, Request)>,
+    /// Of the back end, when `stopped` was last started again.
+    retries: u64,
+    /// Slots of requests that were held off or stopped, and given up.
     given_up: Vec<usize>,
+    aborting: bool,
     /// By slot.
-    started: Box<[(Account, Instant)]>,
+    started: Box<[Started]>,
     stats: Arc<QueueStats>,
     /// Told of changes of the graph.
     watching: Option<Waker>,
@@ -61,9 +75,11 @@ impl BackendQueue {
         let generation = backend.generation();
         let inner = open(&backend, &shape)?;
         let detect_zeroes = backend.detect_zeroes();
-        let nothing = (Account { kind: Kind::Flush, bytes: 0, end: 0 }, Instant::now());
+        let account = Account { kind: Kind::Flush, bytes: 0, end: 0 };
+        let nothing = Started { account, at: Instant::now(), request: Request::Flush };
         Ok(Self {
             place: backend.quiesce.place(),
+            retries: backend.errors.retries(),
             backend,
             shape,
             detect_zeroes,
@@ -73,7 +89,9 @@ impl BackendQueue {
             throttle_version: 0,
             throttled: Default::default(),
             held: VecDeque::new(),
+            stopped: Vec::new(),
             given_up: Vec::new(),
+            aborting: false,
             started: vec![nothing; slots].into(),
             stats,
             watching: None,
@@ -83,9 +101,10 @@ impl BackendQueue {
     /// Starts a request that has been let in.
     fn start(&mut self, slot: usize, request: Request) {
         self.refresh(Some(slot));
-        self.started[slot] = (self.account(slot, &request), Instant::now());
-        self.stats.begin();
+        let account = self.account(slot, &request);
         let request = self.without_zeroes(slot, request);
+        self.started[slot] = Started { account, at: Instant::now(), request };
+        self.stats.begin();
         self.inner.submit(slot, request);
     }
 
@@ -129,7 +148,8 @@ impl BackendQueue {
         let failed = |_| failing(&self.shape, libc::EIO);
         let mut fresh = open(&self.backend, &self.shape).unwrap_or_else(failed);
         let throttled = self.throttled.iter().flatten().map(|(slot, ..)| *slot);
-        for slot in self.held.iter().map(|(slot, _)| *slot).chain(throttled).chain(slot) {
+        let waiting = self.held.iter().chain(&self.stopped).map(|(slot, _)| *slot);
+        for slot in waiting.chain(throttled).chain(slot) {
             // Both are in the same memory and of the same size.
             fresh.segments(slot).adopt(&self.inner.segments(slot));
         }
@@ -149,9 +169,58 @@ impl BackendQueue {
     }
 
     fn ended(&mut self, done: &Done) {
-        let (account, since) = &self.started[done.slot];
-        self.stats.end(account, done.result.is_ok(), since.elapsed());
+        let Started { account, at, .. } = &self.started[done.slot];
+        self.stats.end(account, done.result.is_ok(), at.elapsed());
         self.backend.quiesce.leave(self.place);
+    }
+
+    /// What becomes of a request that the root has finished; `None`: it is kept.
+    fn judged(&mut self, done: Done) -> Option<Done> {
+        let Done { slot, result } = done;
+        let done = match result {
+            Err(errno) if !self.aborting => {
+                let read = matches!(self.started[slot].request, Request::Read { .. });
+                match self.backend.failed(read, errno) {
+                    ErrorAction::Report => done,
+                    ErrorAction::Ignore => Done { slot, result: Ok(()) },
+                    ErrorAction::Stop => {
+                        self.put_off(slot);
+                        return None;
+                    }
+                }
+            }
+            _ => done,
+        };
+        self.ended(&done);
+        Some(done)
+    }
+
+    /// Keeps a request until the machine goes on.
+    fn put_off(&mut self, slot: usize) {
+        let Started { account, request, .. } = self.started[slot];
+        if matches!(request, Request::Read { .. } | Request::Write { .. }) {
+            // All of it again: what was written may be lost when a flush has failed.
+            let mut segments = self.inner.segments(slot);
+            let moved = account.bytes - segments.bytes();
+            segments.rewind(moved);
+        }
+        self.stats.put_off();
+        self.backend.quiesce.leave(self.place);
+        self.stopped.push((slot, request));
+    }
+
+    /// Starts what has stopped the machine again, if it goes on.
+    fn update_retries(&mut self) {
+        let retries = self.backend.errors.retries();
+        if retries == self.retries {
+            return;
+        }
+        self.retries = retries;
+        // Woken for this, it is to be woken again.
+        self.watching = None;
+        for (slot, request) in std::mem::take(&mut self.stopped) {
+            self.admit(slot, request);
+        }
     }
 
     /// Asks to be polled when the graph changes, so that an idle queue lets go of its image.
@@ -167,7 +236,7 @@ impl BackendQueue {
 /// A data handle whose requests all fail.
 fn failing(shape: &Shape, errno: i32) -> Box<dyn DiskQueue> {
     let table = SegmentTable::new(Arc::clone(&shape.ram), shape.slots, shape.segments);
-    Box::new(NullQueue::new(table, Duration::ZERO, false, Err(errno)))
+    Box::new(NullQueue::new(table, None, false, Err(errno)))
 }
 
 /// The data handle of the root.
@@ -199,11 +268,14 @@ impl DiskQueue for BackendQueue {
 
     fn in_flight(&self) -> usize {
         let throttled: usize = self.throttled.iter().map(VecDeque::len).sum();
-        self.inner.in_flight() + self.held.len() + self.given_up.len() + throttled
+        let kept = self.held.len() + self.stopped.len() + self.given_up.len() + throttled;
+        self.inner.in_flight() + kept
     }
 
     fn abort(&mut self) {
-        self.given_up.extend(self.held.drain(..).map(|(slot, _)| slot));
+        self.aborting = true;
+        let kept = self.held.drain(..).chain(self.stopped.drain(..));
+        self.given_up.extend(kept.map(|(slot, _)| slot));
         for line in &mut self.throttled {
             self.given_up.extend(line.drain(..).map(|(slot, ..)| slot));
         }
@@ -265,20 +337,26 @@ impl BackendQueue {
         if let Some(slot) = self.given_up.pop() {
             return Poll::Ready(Done { slot, result: Err(libc::ECANCELED) });
         }
-        if !self.held.is_empty() {
-            self.release(cx.waker());
-        }
-        if let Poll::Ready(done) = self.inner.poll_done(cx) {
-            self.ended(&done);
-            return Poll::Ready(done);
-        }
-        self.watch(cx.waker());
-        if self.backend.generation() != self.generation {
-            self.refresh(None);
-            self.watching = None;
+        loop {
+            self.update_retries();
+            if !self.held.is_empty() {
+                self.release(cx.waker());
+            }
+            while let Poll::Ready(done) = self.inner.poll_done(cx) {
+                if let Some(done) = self.judged(done) {
+                    return Poll::Ready(done);
+                }
+            }
             self.watch(cx.waker());
+            if self.backend.generation() != self.generation {
+                self.refresh(None);
+                self.watching = None;
+                self.watch(cx.waker());
+            }
+            if self.backend.errors.retries() == self.retries {
+                return Poll::Pending;
+            }
         }
-        Poll::Pending
     }
 }
 

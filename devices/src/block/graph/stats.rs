@@ -125,6 +125,11 @@ impl QueueStats {
         self.begun.add(1);
     }
 
+    /// A request has neither succeeded nor failed: it will begin again.
+    pub(super) fn put_off(&self) {
+        self.ended.add(1);
+    }
+
     pub(super) fn end(&self, account: &Account, ok: bool, took: Duration) {
         self.ended.add(1);
         let counters = &self.kinds[account.kind as usize];

@@ -14,6 +14,7 @@ use crate::CommandError;
 use crate::acpi::{AcpiPm, PciHotplug};
 use crate::block::graph::{BlockGraph, DriveOptions};
 use crate::chardev::Chardevs;
+use crate::clock::HostClock;
 use crate::net::Network;
 use crate::objects::Objects;
 use crate::test_platform::{TestClock, TestLine};
@@ -180,11 +181,16 @@ impl Rig {
                 ram: Arc::clone(&machine.ram),
                 cores: reactors.cores().to_vec(),
                 cpus: 2,
+                clock: Arc::new(HostClock::new()),
                 block: Arc::clone(&block),
                 objects: Objects::new(reactors.cores()),
                 network: Network::new(reactors.iohandler(), Arc::new(|_| ())),
                 chardevs: chardevs.clone(),
-                balloon: Arc::new(BalloonSlot::new(1 << 27, Arc::new(|_| ()))),
+                balloon: Arc::new(BalloonSlot::new(
+                    1 << 27,
+                    Arc::new(|_| ()),
+                    Arc::new(HostClock::new()),
+                )),
                 port_opened: Arc::new(move |id, open| {
                     opened.push("open", Some(id), &open.to_string());
                 }),

@@ -13,7 +13,7 @@ pub(super) mod virtio_serial;
 
 use super::BoxFuture;
 use super::device::Realized;
-use super::property::{Kind, Property};
+use super::property::{Kind, Property, Words};
 use super::setup::Setup;
 use super::value::Properties;
 use crate::error::CommandError;
@@ -80,6 +80,20 @@ pub const PCI_PROPERTIES: &[Property] = &[
         .help("Slot and optional function number, example: 06.0 or 06"),
     Property::bool("multifunction", false),
 ];
+
+const ON_ERROR: Words =
+    Words { name: "BlockdevOnError", words: &["report", "ignore", "enospc", "stop", "auto"] };
+
+/// What every device that stores has.
+const DRIVE_PROPERTIES: &[Property] = &[
+    Property::new("drive", Kind::Drive)
+        .help("Node name or ID of a block device to use as a backend"),
+    Property::on_off_auto("write-cache"),
+    Property::bool("share-rw", false),
+    Property::words("rerror", &ON_ERROR, "auto").help(ON_ERROR_HELP),
+    Property::words("werror", &ON_ERROR, "auto").help(ON_ERROR_HELP),
+];
+const ON_ERROR_HELP: &str = "Error handling policy (report/ignore/enospc/stop/auto)";
 
 /// A type in the tree of types that is no device that users can make.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! `scsi-hd` and `scsi-cd`.
 
-use super::{BLOCK_HELP, DeviceType, block_size, write_cache};
+use super::{BLOCK_HELP, DRIVE_PROPERTIES, DeviceType, block_size, write_cache};
 use crate::block::graph::SizeListener;
 use crate::error::CommandError;
 use crate::qdev::property::{Kind as Holds, Property};
@@ -13,8 +13,6 @@ use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 const PROPERTIES: &[Property] = &[
-    Property::new("drive", Holds::Drive)
-        .help("Node name or ID of a block device to use as a backend"),
     Property::uint("channel", Holds::U32, 0),
     Property::int("scsi-id", Holds::I32, -1),
     Property::int("lun", Holds::I32, -1),
@@ -28,9 +26,7 @@ const PROPERTIES: &[Property] = &[
     Property::uint("port_index", Holds::U16, 0),
     Property::uint("logical_block_size", Holds::Size, 0).help(BLOCK_HELP),
     Property::uint("physical_block_size", Holds::Size, 0).help(BLOCK_HELP),
-    Property::on_off_auto("write-cache"),
     Property::uint("max_io_size", Holds::U64, i32::MAX as u64),
-    Property::bool("share-rw", false),
     Property::new("bootindex", Holds::I32).live(),
 ];
 
@@ -47,7 +43,7 @@ pub(super) const SCSI_HD: DeviceType = DeviceType {
     category: "Storage",
     bus: SCSI,
     description: Some("virtual SCSI disk"),
-    properties: &[PROPERTIES, HD_PROPERTIES],
+    properties: &[DRIVE_PROPERTIES, PROPERTIES, HD_PROPERTIES],
     realize: |setup| Box::pin(realize(setup, Kind::Disk)) as BoxFuture<'_, _>,
 };
 
@@ -58,7 +54,7 @@ pub(super) const SCSI_CD: DeviceType = DeviceType {
     category: "Storage",
     bus: SCSI,
     description: Some("virtual SCSI CD-ROM"),
-    properties: &[PROPERTIES],
+    properties: &[DRIVE_PROPERTIES, PROPERTIES],
     realize: |setup| Box::pin(realize(setup, Kind::Cd)) as BoxFuture<'_, _>,
 };
 

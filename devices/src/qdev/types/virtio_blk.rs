@@ -3,7 +3,9 @@
 use super::virtio_pci::{
     IOTHREAD_PROPERTIES, VIRTIO_PCI_PROPERTIES, queue_contexts, realize_virtio,
 };
-use super::{BLOCK_HELP, BLOCK_MIN, DeviceType, PCI_PROPERTIES, block_size, write_cache};
+use super::{
+    BLOCK_HELP, BLOCK_MIN, DRIVE_PROPERTIES, DeviceType, PCI_PROPERTIES, block_size, write_cache,
+};
 use crate::error::CommandError;
 use crate::qdev::property::{Kind, Property};
 use crate::qdev::setup::Setup;
@@ -21,15 +23,11 @@ const QUEUES_MAX: u64 = 1024;
 const QUEUE_SIZE_MAX: u64 = 1024;
 
 const PROPERTIES: &[Property] = &[
-    Property::new("drive", Kind::Drive)
-        .help("Node name or ID of a block device to use as a backend"),
     Property::new("serial", Kind::Str),
     Property::uint("num-queues", Kind::U16, AUTO),
     Property::uint("queue-size", Kind::U16, 256),
     Property::uint("logical_block_size", Kind::Size, 0).help(BLOCK_HELP),
     Property::uint("physical_block_size", Kind::Size, 0).help(BLOCK_HELP),
-    Property::on_off_auto("write-cache"),
-    Property::bool("share-rw", false),
     Property::new("bootindex", Kind::I32).live(),
 ];
 
@@ -40,7 +38,13 @@ pub(super) const VIRTIO_BLK_PCI: DeviceType = DeviceType {
     category: "Storage",
     bus: "PCI",
     description: None,
-    properties: &[PROPERTIES, IOTHREAD_PROPERTIES, VIRTIO_PCI_PROPERTIES, PCI_PROPERTIES],
+    properties: &[
+        DRIVE_PROPERTIES,
+        PROPERTIES,
+        IOTHREAD_PROPERTIES,
+        VIRTIO_PCI_PROPERTIES,
+        PCI_PROPERTIES,
+    ],
     realize: |setup| Box::pin(realize(setup)) as BoxFuture<'_, _>,
 };
 

@@ -3,6 +3,7 @@
 use super::virtio_pci::{VIRTIO_PCI_PROPERTIES, realize_virtio};
 use super::{DeviceType, PCI_PROPERTIES};
 use crate::error::CommandError;
+use crate::fdset::Opened;
 use crate::objects::Body;
 use crate::qdev::property::{Kind, Property};
 use crate::qdev::setup::Setup;
@@ -47,7 +48,8 @@ async fn realize(setup: Setup<'_>) -> Result<Arc<dyn Realized>, CommandError> {
     // The default is far beyond what can be read: no limit.
     let limited = bytes != i64::MAX as u64;
     let limit = RateLimit { bytes, period: Duration::from_millis(period) };
-    let rng = VirtioRng::new(Arc::new(entropy), limited.then_some(limit))
+    let clock = Arc::clone(&setup.resources.clock);
+    let rng = VirtioRng::new(Arc::new(entropy), limited.then_some(limit), clock)
         .map_err(|error| CommandError::generic(error.to_string()))?;
     let cores = setup.resources.cores.clone();
     realize_virtio(&setup, Arc::new(rng), cores, None, |_| None)
@@ -58,7 +60,7 @@ async fn entropy(setup: &Setup<'_>) -> Result<Entropy, CommandError> {
     if let Some(name) = setup.properties.text("rng").filter(|name| !name.is_empty()) {
         let object = setup.resources.objects.find(name.strip_prefix("/objects/").unwrap_or(name));
         let object = object.ok_or_else(|| CommandError::device_not_found(name))?;
-        if let Body::Random(fd) = object.body() {
+        if let Body::Random(Opened { fd, .. }) = object.body() {
             return Ok(Entropy::from_fd(fd.clone()));
         }
         if object.ty().parent != "rng-backend" {

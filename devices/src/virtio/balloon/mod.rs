@@ -22,6 +22,7 @@ use super::device::{QueueSetup, VirtioDevice, copy_config};
 use super::interrupt::ConfigNotifier;
 use super::metrics::{QueueCounters, QueueMetrics};
 use super::serve::{idle, serve};
+use crate::clock::Clock;
 use crate::signal::Signal;
 use discard::PAGE;
 use std::future::Future;
@@ -68,14 +69,15 @@ pub struct VirtioBalloon {
     metrics: [Arc<QueueMetrics>; QUEUE_SIZES.len()],
     notifier: OnceLock<ConfigNotifier>,
     changed: BalloonSink,
+    clock: Arc<dyn Clock>,
 }
 
 impl VirtioBalloon {
     /// How many queues it has.
     pub const QUEUES: u16 = QUEUE_SIZES.len() as u16;
 
-    /// An empty balloon. `changed` is told when its size changes.
-    pub fn new(options: BalloonOptions, changed: BalloonSink) -> Self {
+    /// An empty balloon. `changed` is told when its size changes; statistics are asked for by `clock`.
+    pub fn new(options: BalloonOptions, changed: BalloonSink, clock: Arc<dyn Clock>) -> Self {
         Self {
             options,
             wanted: AtomicU32::new(0),
@@ -88,6 +90,7 @@ impl VirtioBalloon {
             metrics: std::array::from_fn(|_| Arc::default()),
             notifier: OnceLock::new(),
             changed,
+            clock,
         }
     }
 

@@ -3,17 +3,14 @@
 
 use super::VirtioBalloon;
 use super::stats::{BalloonStats, ENTRY, NAMES};
+use crate::clock::ClockSleep;
 use crate::signal::Watch;
 use crate::virtio::chain::OneChain;
 use crate::virtio::device::QueueSetup;
 use crate::virtio::queue::ChainFault;
 use crate::virtio::serve::{QueueWork, Ring};
-use reactor::Sleep;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::task::Context;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Entries of one buffer that are looked at: every statistic a few times over.
 const ENTRIES_MAX: usize = 4 * NAMES.len();
@@ -25,7 +22,7 @@ pub(super) struct Worker {
     /// The driver's buffer.
     held: Option<u16>,
     /// When it is to be given back.
-    due: Option<Pin<Box<Sleep>>>,
+    due: Option<ClockSleep>,
     interval_changed: Watch,
 }
 
@@ -39,7 +36,9 @@ impl Worker {
     fn arm(&mut self) {
         let interval = self.device.stats_interval();
         let armed = self.held.is_some() && !interval.is_zero();
-        self.due = armed.then(|| Box::pin(reactor::sleep(interval)));
+        let interval = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+        let clock = &self.device.clock;
+        self.due = armed.then(|| clock.sleep_until(clock.monotonic_ns().saturating_add(interval)));
     }
 }
 
@@ -50,7 +49,7 @@ impl QueueWork for Worker {
         list.truncate(found.readable);
         let mut bytes = [0; ENTRIES_MAX * ENTRY];
         let n = list.copy_to(&mut bytes);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = self.device.clock.wall().as_secs();
         let stats = BalloonStats::parse(&bytes[..n], now);
         *self.device.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
         ring.metrics.request(true);

@@ -1,6 +1,7 @@
 //! The balloon through its BAR.
 
 use super::*;
+use crate::clock::HostClock;
 use crate::virtio::testing::{
     Buffer, EventPlatform, GuardedRam, Port, TestMachine, address, descriptor, on_reactors, until,
 };
@@ -20,7 +21,8 @@ const STATS: usize = 2;
 const REPORTING: usize = 3;
 
 fn port(reactors: &Reactors, machine: &Arc<TestMachine>) -> (Arc<VirtioBalloon>, Port) {
-    let balloon = Arc::new(VirtioBalloon::new(OPTIONS, Arc::new(|_| ())));
+    let balloon =
+        Arc::new(VirtioBalloon::new(OPTIONS, Arc::new(|_| ()), Arc::new(HostClock::new())));
     let port = Port::new(machine, reactors, Arc::clone(&balloon) as _);
     (balloon, port)
 }
@@ -41,7 +43,7 @@ fn a_target_is_asked_for_and_what_was_given_is_told() {
         let told = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&told);
         let changed: BalloonSink = Arc::new(move |bytes| sink.lock().unwrap().push(bytes));
-        let balloon = Arc::new(VirtioBalloon::new(OPTIONS, changed));
+        let balloon = Arc::new(VirtioBalloon::new(OPTIONS, changed, Arc::new(HostClock::new())));
         let mut port = Port::new(&TestMachine::new(), &reactors, Arc::clone(&balloon) as _);
         port.start(u64::MAX, 4, 16);
         balloon.set_target(RAM - 10 * PAGE - 1);
@@ -207,7 +209,7 @@ fn random_descriptor_tables_do_no_harm() {
 
 #[test]
 fn a_machine_has_one_balloon_at_a_time() {
-    let slot = BalloonSlot::new(RAM, Arc::new(|_| ()));
+    let slot = BalloonSlot::new(RAM, Arc::new(|_| ()), Arc::new(HostClock::new()));
     assert!(slot.get().is_none());
     let first = slot.make(false, false).unwrap();
     assert!(slot.make(false, false).is_none());

@@ -11,6 +11,7 @@ use super::device::{QueueSetup, VirtioDevice};
 use super::features;
 use super::metrics::{QueueCounters, QueueMetrics};
 use super::serve::serve;
+use crate::clock::Clock;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -40,16 +41,22 @@ pub struct RateError;
 pub struct VirtioRng {
     entropy: Arc<Entropy>,
     limit: Option<RateLimit>,
+    clock: Arc<dyn Clock>,
     metrics: Arc<QueueMetrics>,
 }
 
 impl VirtioRng {
-    /// A device that gives out what `entropy` has, without a limit where there is none.
-    pub fn new(entropy: Arc<Entropy>, limit: Option<RateLimit>) -> Result<Self, RateError> {
+    /// A device that gives out what `entropy` has, without a limit where there is none. Periods go by
+    /// `clock`.
+    pub fn new(
+        entropy: Arc<Entropy>,
+        limit: Option<RateLimit>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, RateError> {
         if limit.is_some_and(|limit| limit.bytes == 0 || limit.period.is_zero()) {
             return Err(RateError);
         }
-        Ok(Self { entropy, limit, metrics: Arc::default() })
+        Ok(Self { entropy, limit, clock, metrics: Arc::default() })
     }
 
     /// The counters of its queue. Any thread.
@@ -81,7 +88,7 @@ impl VirtioDevice for VirtioRng {
 
     fn serve(self: Arc<Self>, setup: QueueSetup) -> Pin<Box<dyn Future<Output = ()>>> {
         let metrics = Arc::clone(&self.metrics);
-        let worker = Worker::new(Arc::clone(&self.entropy), self.limit, &setup);
+        let worker = Worker::new(&self, &setup);
         Box::pin(serve(Ok(worker), setup, metrics))
     }
 }

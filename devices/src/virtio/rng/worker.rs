@@ -1,6 +1,7 @@
 //! The queue: one buffer at a time is filled, as far as the period's rest of bytes allows.
 
-use super::{Entropy, RateLimit};
+use super::{Entropy, RateLimit, VirtioRng};
+use crate::clock::{Clock, ClockSleep};
 use crate::virtio::chain::Chains;
 use crate::virtio::device::QueueSetup;
 use crate::virtio::queue::ChainFault;
@@ -11,7 +12,6 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 /// Bytes that one buffer gets at most: a driver that offers gigabytes asks again.
 const READ_MAX: u64 = 64 << 10;
@@ -30,14 +30,15 @@ enum Wait {
     /// Bytes, of which so many were asked for.
     Bytes(u64, Reading),
     /// The end of the period.
-    Period(Pin<Box<dyn Future<Output = ()>>>),
+    Period(ClockSleep),
 }
 
 /// The bytes that are left in this period.
 struct Quota {
     limit: RateLimit,
+    clock: Arc<dyn Clock>,
     left: u64,
-    ends: Instant,
+    ends_ns: u64,
 }
 
 /// See the module.
@@ -50,11 +51,18 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(entropy: Arc<Entropy>, limit: Option<RateLimit>, setup: &QueueSetup) -> Self {
+    pub(super) fn new(device: &VirtioRng, setup: &QueueSetup) -> Self {
         let slots = usize::from(setup.queue.size());
+        let clock = &device.clock;
+        let quota = |limit| Quota {
+            limit,
+            clock: Arc::clone(clock),
+            left: 0,
+            ends_ns: clock.monotonic_ns(),
+        };
         Self {
-            entropy,
-            quota: limit.map(|limit| Quota { limit, left: 0, ends: Instant::now() }),
+            entropy: Arc::clone(&device.entropy),
+            quota: device.limit.map(quota),
             chains: Chains::new(setup),
             queued: VecDeque::with_capacity(slots),
             wait: None,
@@ -66,7 +74,7 @@ impl Worker {
         let wanted = room.min(READ_MAX);
         let granted = self.quota.as_ref().map_or(wanted, |quota| wanted.min(quota.left));
         if let (0, Some(quota)) = (granted, &self.quota) {
-            return (Wait::Period(Box::pin(reactor::sleep_until(quota.ends))), 0);
+            return (Wait::Period(quota.clock.sleep_until(quota.ends_ns)), 0);
         }
         let entropy = Arc::clone(&self.entropy);
         let reading = async move { entropy.read(granted as usize).await };
@@ -88,10 +96,11 @@ impl Worker {
 
 impl Quota {
     fn renew(&mut self) {
-        let now = Instant::now();
-        if now >= self.ends {
+        let now = self.clock.monotonic_ns();
+        if now >= self.ends_ns {
+            let period = u64::try_from(self.limit.period.as_nanos()).unwrap_or(u64::MAX);
             self.left = self.limit.bytes;
-            self.ends = now + self.limit.period;
+            self.ends_ns = now.saturating_add(period);
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::core::Env;
 use crate::error::QmpError;
 use crate::registry::{Command, Registry};
 use crate::{qapi_enum, qapi_struct};
-use devices::block::graph::{Backend, DetectZeroes, Node, ThrottleGroup};
+use devices::block::graph::{Backend, DetectZeroes, IoStatus, Node, ThrottleGroup};
 
 qapi_enum! {
     /// What becomes of writes of zeroes.
@@ -200,7 +200,11 @@ pub(super) fn block_info(backend: &Backend) -> BlockInfo {
             .root()
             .map(|root| device_info(&root, backend.writeback(), backend.throttle().as_deref())),
         tray_open: None,
-        io_status: attached.then_some(BlockDeviceIoStatus::Ok),
+        io_status: backend.io_status().map(|status| match status {
+            IoStatus::Ok => BlockDeviceIoStatus::Ok,
+            IoStatus::Failed => BlockDeviceIoStatus::Failed,
+            IoStatus::NoSpace => BlockDeviceIoStatus::Nospace,
+        }),
     }
 }
 

@@ -12,6 +12,8 @@ use devices::block::graph::Options;
 qapi_enum! {
     /// What a node does.
     pub enum BlockdevDriver {
+        /// Another node, with errors where rules say so.
+        Blkdebug = "blkdebug",
         /// A regular file.
         File = "file",
         /// A block device of the host.
@@ -56,6 +58,70 @@ qapi_enum! {
         Off = "off",
     }
 }
+
+qapi_enum! {
+    /// What lets a rule hold.
+    pub enum BlkdebugEvent {
+        /// The node was made.
+        None = "none",
+        /// A read.
+        ReadAio = "read_aio",
+        /// A write.
+        WriteAio = "write_aio",
+        /// A write of zeroes.
+        PwritevZero = "pwritev_zero",
+        /// The first half of a flush.
+        FlushToOs = "flush_to_os",
+        /// The second half of a flush.
+        FlushToDisk = "flush_to_disk",
+    }
+}
+
+qapi_enum! {
+    /// Kinds of requests.
+    pub enum BlkdebugIOType {
+        /// Reads.
+        Read = "read",
+        /// Writes.
+        Write = "write",
+        /// Writes of zeroes.
+        WriteZeroes = "write-zeroes",
+        /// Discards.
+        Discard = "discard",
+        /// Flushes.
+        Flush = "flush",
+    }
+}
+
+static INJECT_ERROR: StructInfo = members(
+    "BlkdebugInjectErrorOptions",
+    "A rule of blkdebug.\n",
+    &[
+        required("event", "From when on it holds.\n", BlkdebugEvent::TYPE),
+        optional("iotype", "For which requests; for all when absent.\n", BlkdebugIOType::TYPE),
+        optional("errno", "What they fail with; EIO when absent, 0: they do not.\n", Type::Integer),
+        optional("sector", "For requests that touch this sector only.\n", Type::Integer),
+        optional("once", "It holds for one request.\n", Type::Boolean),
+        optional("immediately", "Taken, and without an effect.\n", Type::Boolean),
+        optional("x-delay-ns", "Nanoseconds that they take longer.\n", Type::Integer),
+        optional(
+            "x-bytes",
+            "Bytes of a read or write that are moved before it fails.\n",
+            Type::Integer,
+        ),
+    ],
+);
+
+static INJECT_ERROR_TYPE: Type = Type::Struct(&INJECT_ERROR);
+
+static BLKDEBUG: StructInfo = members(
+    "BlockdevOptionsBlkdebug",
+    "Another node, with errors where rules say so.\n",
+    &[
+        required("image", "The node.\n", Type::Alternate(&REFERENCE)),
+        optional("inject-error", "The rules.\n", Type::Array(&INJECT_ERROR_TYPE)),
+    ],
+);
 
 static REFERENCE: AlternateInfo = AlternateInfo {
     name: "BlockdevRef",
@@ -124,7 +190,13 @@ static OPTIONS: StructInfo = StructInfo {
     ],
     variants: Some(VariantsInfo {
         tag: "driver",
-        cases: &[("file", &FILE), ("host_device", &FILE), ("null-co", &NULL), ("raw", &RAW)],
+        cases: &[
+            ("blkdebug", &BLKDEBUG),
+            ("file", &FILE),
+            ("host_device", &FILE),
+            ("null-co", &NULL),
+            ("raw", &RAW),
+        ],
     }),
 };
 

@@ -5,12 +5,13 @@ use crate::block::file::FileDisk;
 use crate::block::graph::options::Options;
 use crate::block::graph::permissions::Access;
 use crate::block::lock::{Claim, LockError};
-use crate::block::open::{check_kind, open_any_size};
+use crate::block::open::open_any_size;
 use crate::block::scratch::scratch_file;
 use crate::block::{
     BoxFuture, Cache, Disk, DiskError, DiskInfo, DiskQueue, FileOptions, OpenError,
 };
 use crate::error::CommandError;
+use crate::fdset::FdSets;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,14 +29,8 @@ pub(super) async fn open(
     path: &Path,
     locking: bool,
     device: bool,
+    sets: &FdSets,
 ) -> Result<Arc<dyn Driver>, CommandError> {
-    let is_block = check_kind(path).await.map_err(|error| explain(path, &error))?;
-    if device && !is_block {
-        return Err(CommandError::generic(format!(
-            "'host_device' driver requires '{}' to be either a character or block device",
-            path.display()
-        )));
-    }
     let cache = Cache {
         direct: options.direct.unwrap_or(false),
         writeback: true,
@@ -48,17 +43,25 @@ pub(super) async fn open(
         discard: options.discard.unwrap_or_default(),
         locking: false,
     };
-    let disk = match open_any_size(&wanted).await {
-        Err(OpenError::NotWritable(_) | OpenError::ReadOnlyStorage(_))
-            if options.auto_read_only =>
-        {
+    let image = match open_any_size(&wanted, sets).await {
+        Err(
+            OpenError::NotWritable(_)
+            | OpenError::ReadOnlyStorage(_)
+            | OpenError::NotInSet { denied: true, .. },
+        ) if options.auto_read_only => {
             wanted.read_only = true;
-            open_any_size(&wanted).await
+            open_any_size(&wanted, sets).await
         }
         result => result,
     };
-    let disk = disk.map_err(|error| explain(path, &error))?;
-    Ok(Arc::new(File { disk, path: path.to_owned(), locking }))
+    let image = image.map_err(|error| explain(path, &error))?;
+    if device && !image.is_block {
+        return Err(CommandError::generic(format!(
+            "'host_device' driver requires '{}' to be either a character or block device",
+            path.display()
+        )));
+    }
+    Ok(Arc::new(File { disk: image.disk, path: path.to_owned(), locking }))
 }
 
 /// Makes a file that goes with the process.

@@ -1,9 +1,11 @@
 //! What a node does: a driver for each format and protocol.
 //!
+//! - `blkdebug`: another node, with errors where it is told to
 //! - `file`: an image on the host, by the raw engine
 //! - `raw`: another node as it is, or a part of it
 //! - `null`: no storage at all
 
+pub(super) mod blkdebug;
 pub(super) mod file;
 pub(super) mod null;
 pub(super) mod raw;
@@ -12,7 +14,9 @@ use super::node::{Child, Node};
 use super::options::{DriverOptions, Options};
 use super::permissions::Access;
 use crate::block::{BoxFuture, Disk, DiskError};
+use crate::clock::Clock;
 use crate::error::CommandError;
+use crate::fdset::FdSets;
 use std::sync::Arc;
 
 /// A node's control handle.
@@ -51,17 +55,22 @@ pub(super) trait Driver: Disk {
 pub(super) async fn open(
     options: &Options,
     children: &[Child],
+    sets: &FdSets,
+    clock: &Arc<dyn Clock>,
 ) -> Result<Arc<dyn Driver>, CommandError> {
     match &options.driver {
+        DriverOptions::Blkdebug { rules, .. } => {
+            Ok(blkdebug::open(child(children, "image")?, rules, clock))
+        }
         DriverOptions::File { filename, locking, device } => {
-            file::open(options, filename, *locking, *device).await
+            file::open(options, filename, *locking, *device, sets).await
         }
         DriverOptions::Scratch { size } => file::scratch(*size).await,
         DriverOptions::Raw { offset, size, .. } => {
             raw::open(options, child(children, "file")?, *offset, *size)
         }
         DriverOptions::NullCo { size, latency_ns, read_zeroes } => {
-            Ok(null::open(options, *size, *latency_ns, *read_zeroes))
+            Ok(null::open(options, *size, *latency_ns, *read_zeroes, clock))
         }
     }
 }

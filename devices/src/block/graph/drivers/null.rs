@@ -5,19 +5,18 @@ use crate::block::graph::options::Options;
 use crate::block::{
     BoxFuture, Disk, DiskError, DiskInfo, DiskQueue, Done, Request, SegmentTable, Segments,
 };
+use crate::clock::{Clock, ClockSleep};
 use crate::error::CommandError;
-use reactor::Sleep;
 use std::collections::VecDeque;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 use vm_memory::GuestMemoryMmap;
 
 struct Null {
     size: u64,
-    latency: Duration,
+    latency_ns: u64,
+    clock: Arc<dyn Clock>,
     read_zeroes: bool,
     read_only: bool,
     filename: String,
@@ -28,10 +27,12 @@ pub(super) fn open(
     size: u64,
     latency_ns: u64,
     read_zeroes: bool,
+    clock: &Arc<dyn Clock>,
 ) -> Arc<dyn Driver> {
     Arc::new(Null {
         size,
-        latency: Duration::from_nanos(latency_ns),
+        latency_ns,
+        clock: Arc::clone(clock),
         read_zeroes,
         read_only: options.read_only.unwrap_or(false),
         filename: format!("json:{{\"driver\": \"null-co\", \"size\": {size}}}"),
@@ -63,8 +64,9 @@ impl Disk for Null {
         segments: usize,
     ) -> io::Result<Box<dyn DiskQueue>> {
         let table = SegmentTable::new(Arc::clone(ram), slots, segments);
-        let (latency, read_zeroes) = (self.latency, self.read_zeroes);
-        Ok(Box::new(NullQueue::new(table, latency, read_zeroes, Ok(()))))
+        let clock = Some(Arc::clone(&self.clock)).filter(|_| self.latency_ns > 0);
+        let latency = clock.map(|clock| (clock, self.latency_ns));
+        Ok(Box::new(NullQueue::new(table, latency, self.read_zeroes, Ok(()))))
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<(), DiskError>> {
@@ -94,19 +96,20 @@ impl Driver for Null {
 /// Answers every request alike, after a while.
 pub(in crate::block::graph) struct NullQueue {
     table: SegmentTable,
-    latency: Duration,
+    /// What each request takes by a clock, in nanoseconds.
+    latency: Option<(Arc<dyn Clock>, u64)>,
     read_zeroes: bool,
     result: Result<(), i32>,
     /// In the order of their times.
-    answers: VecDeque<(Option<Instant>, usize)>,
-    timer: Option<Sleep>,
+    answers: VecDeque<(u64, usize)>,
+    timer: Option<ClockSleep>,
     aborting: bool,
 }
 
 impl NullQueue {
     pub(in crate::block::graph) fn new(
         table: SegmentTable,
-        latency: Duration,
+        latency: Option<(Arc<dyn Clock>, u64)>,
         read_zeroes: bool,
         result: Result<(), i32>,
     ) -> Self {
@@ -124,15 +127,16 @@ impl DiskQueue for NullQueue {
         if self.read_zeroes && matches!(request, Request::Read { .. }) {
             self.table.slot(slot).zero();
         }
-        let due = (!self.latency.is_zero()).then(|| Instant::now() + self.latency);
+        let latency = self.latency.as_ref();
+        let due = latency.map_or(0, |(clock, ns)| clock.monotonic_ns().saturating_add(*ns));
         self.answers.push_back((due, slot));
     }
 
     fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
         let Some(&(due, slot)) = self.answers.front() else { return Poll::Pending };
-        if let (Some(due), false) = (due, self.aborting) {
-            let timer = self.timer.get_or_insert_with(|| reactor::sleep_until(due));
-            if Pin::new(timer).poll(cx).is_pending() {
+        if let (Some((clock, _)), false) = (&self.latency, self.aborting) {
+            let timer = self.timer.get_or_insert_with(|| clock.sleep_until(due));
+            if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
             self.timer = None;

@@ -2,9 +2,10 @@
 
 mod change;
 mod drive;
+mod errors;
 mod requests;
 
-use super::{BlockGraph, ClaimOptions, Options};
+use super::{BlockGraph, ClaimOptions, ErrorPolicy, Options};
 use crate::error::CommandError;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -24,7 +25,13 @@ fn text<T>(result: Result<T, CommandError>) -> String {
 
 fn device(name: &str) -> ClaimOptions {
     let device = format!("/machine/peripheral/{name}/virtio-backend");
-    ClaimOptions { device, read_only: false, share_writes: false, may_be_empty: false }
+    ClaimOptions {
+        device,
+        read_only: false,
+        share_writes: false,
+        may_be_empty: false,
+        on_error: ErrorPolicy::default(),
+    }
 }
 
 fn file(name: &str, path: &Path) -> Value {

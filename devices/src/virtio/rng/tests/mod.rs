@@ -1,6 +1,7 @@
 //! The entropy device through its BAR.
 
 use super::*;
+use crate::clock::HostClock;
 use crate::virtio::status;
 use crate::virtio::testing::{
     Buffer, EventPlatform, GuardedRam, Port, RawDescriptor, TestMachine, descriptor, on_reactors,
@@ -24,7 +25,8 @@ impl Rig {
         entropy: Entropy,
         limit: Option<RateLimit>,
     ) -> Self {
-        let rng = Arc::new(VirtioRng::new(Arc::new(entropy), limit).unwrap());
+        let rng =
+            Arc::new(VirtioRng::new(Arc::new(entropy), limit, Arc::new(HostClock::new())).unwrap());
         let port = Port::new(machine, reactors, Arc::clone(&rng) as _);
         Self { port, rng }
     }
@@ -126,7 +128,8 @@ fn no_period_gives_more_than_its_bytes() {
         let entropy = Arc::new(Entropy::system().await.unwrap());
         for (bytes, period) in [(0, Duration::from_secs(1)), (1, Duration::ZERO)] {
             let limit = Some(RateLimit { bytes, period });
-            assert_eq!(VirtioRng::new(Arc::clone(&entropy), limit).err(), Some(RateError));
+            let clock = Arc::new(HostClock::new());
+            assert_eq!(VirtioRng::new(Arc::clone(&entropy), limit, clock).err(), Some(RateError));
         }
     });
 }
