@@ -5,8 +5,8 @@
 //! | the process, its protocol and its monitor | `machine` |
 //! | PCI enumeration, BARs | `pci` |
 //! | virtio over PCI, split queues | `virtio`, `queue` |
-//! | suites | `protocol`, `pc`, `transport`, `hotplug`, `blk`, `scsi`, `drive`, `errors`, |
-//! | | `throttle`, `net`, `balloon`, `console`, `rng` |
+//! | suites | `protocol`, `pc`, `transport`, `hotplug`, `root_port`, `blk`, `scsi`, `drive`, |
+//! | | `errors`, `throttle`, `net`, `balloon`, `console`, `rng` |
 //!
 //! No test sleeps: it waits for a line, or reads until a value is there.
 
@@ -23,6 +23,7 @@ mod pci;
 mod protocol;
 mod queue;
 mod rng;
+mod root_port;
 mod scsi;
 mod throttle;
 mod transport;

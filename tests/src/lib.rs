@@ -1,11 +1,13 @@
 //! Drives the program from outside, as a user or a management tool does.
 //!
-//! [`Vmm`] is a running process with its console, [`Qmp`] a client of one of its sockets. Every
-//! wait ends with an event or with a failure that shows the end of the console.
+//! [`Vmm`] is a running process with its console, [`Qmp`] a client of one of its sockets,
+//! [`LinuxGuest`] both around a Linux that does what its console is told. Every wait ends with an event or with a failure that shows the end of the console.
 
+mod linux;
 mod qmp;
 mod vmm;
 
+pub use linux::{LinuxGuest, LinuxImages};
 pub use qmp::Qmp;
 pub use vmm::{Finished, Vmm};
 
