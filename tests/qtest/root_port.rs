@@ -4,7 +4,7 @@
 use crate::machine::Machine;
 use crate::pci::Slot;
 use serde_json::{Value, json};
-use testkit::Qmp;
+use testkit::{Footprint, Qmp};
 
 const PORT: Slot = Slot(3);
 /// The interrupt input of pin A of the port's slot.
@@ -176,6 +176,29 @@ fn a_guest_that_cancels_is_an_event_and_can_be_asked_again() {
 }
 
 #[test]
+fn a_reset_completes_a_removal_and_leaves_the_slot_off() {
+    let mut rig = rig();
+    let at_power_on = (rig.register(SLOT_CONTROL), rig.register(SLOT_STATUS));
+    rig.plug_and_switch_on();
+    rig.unplug("x");
+    rig.qmp.execute("system_reset");
+    rig.qmp.wait_event("RESET");
+    rig.wait_deleted("x");
+    rig.m.irqs();
+    assert_eq!((rig.register(SLOT_CONTROL), rig.register(SLOT_STATUS)), at_power_on);
+    assert_eq!(rig.register(LINK_STATUS) & LINK_ACTIVE, 0);
+    // One that nobody was asked for stays, with power.
+    rig.plug_and_switch_on();
+    rig.qmp.execute("system_reset");
+    rig.qmp.wait_event("RESET");
+    assert_eq!(rig.register(SLOT_STATUS), PRESENT);
+    assert_eq!(rig.bridge()["devices"], Value::Null, "the bus has no number yet");
+    rig.unplug("x");
+    rig.control(OFF);
+    rig.wait_deleted("x");
+}
+
+#[test]
 fn a_card_without_power_goes_at_once() {
     let mut rig = rig();
     rig.plug();
@@ -195,15 +218,6 @@ fn a_blinking_slot_refuses_requests() {
     assert_eq!(reply["error"]["desc"], text);
     rig.control(ON);
     rig.unplug("x");
-}
-
-/// Open files and private memory of the process, in KiB.
-fn footprint(m: &Machine) -> (usize, u64) {
-    let process = format!("/proc/{}", m.pid());
-    let files = std::fs::read_dir(format!("{process}/fd")).unwrap().count();
-    let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-    (files, line.trim().trim_end_matches(" kB").parse().unwrap())
 }
 
 #[test]
@@ -227,12 +241,12 @@ fn two_hundred_cycles_leave_nothing_behind() {
     for _ in 0..20 {
         cycle(&mut rig);
     }
-    let (files, memory) = footprint(&rig.m);
+    let before = Footprint::of(rig.m.pid());
     for _ in 0..200 {
         cycle(&mut rig);
     }
-    let (files_after, memory_after) = footprint(&rig.m);
-    assert_eq!(files_after, files, "open files");
+    let after = Footprint::of(rig.m.pid());
+    assert_eq!(after.files, before.files, "open files");
     // 20 KiB a cycle: less than the rings of one device.
-    assert!(memory_after < memory + 200 * 20, "{memory} KiB, then {memory_after} KiB");
+    assert!(after.memory < before.memory + 200 * 20, "{before:?}, then {after:?}");
 }

@@ -13,6 +13,30 @@ pub use vmm::{Finished, Vmm};
 
 use std::fs::OpenOptions;
 
+/// What a process holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// Open files.
+    pub files: usize,
+    /// Private memory, in KiB.
+    pub memory: u64,
+}
+
+impl Footprint {
+    /// That of the process `pid`, now.
+    ///
+    /// # Panics
+    /// When it is gone.
+    pub fn of(pid: u32) -> Self {
+        let process = format!("/proc/{pid}");
+        let files = std::fs::read_dir(format!("{process}/fd")).expect("the process is there");
+        let status = std::fs::read_to_string(format!("{process}/status")).expect("it still is");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let memory = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+        Self { files: files.count(), memory: memory.expect("a size in KiB") }
+    }
+}
+
 /// Whether this machine has a KVM that the tests may use. Where it has none, says so in one line;
 /// the caller returns then.
 #[must_use]

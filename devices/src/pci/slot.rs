@@ -111,11 +111,18 @@ impl PortSlot {
         self.status |= PRESENCE | PRESENCE_CHANGED | ATTENTION_BUTTON;
     }
 
-    /// The card has gone.
+    /// The card has gone. One that had power was not given up by a guest that runs: a reset has answered
+    /// for it, and the slot is as at power-on.
     pub(super) fn went(&mut self) {
         self.asked = false;
-        if self.occupied() {
-            self.status = self.status & !PRESENCE | PRESENCE_CHANGED;
+        if !self.occupied() {
+            return;
+        }
+        self.status &= !PRESENCE;
+        if self.is_off() {
+            self.status |= PRESENCE_CHANGED;
+        } else {
+            self.reset();
         }
     }
 
@@ -256,6 +263,20 @@ mod tests {
         assert_eq!(slot.request(), SlotRequest::Now);
         assert_eq!(slot.write_control(0x07c0, 0x0fc0), None, "it was off before");
         assert!(slot.occupied());
+    }
+
+    #[test]
+    fn a_reset_that_takes_the_card_leaves_an_empty_slot_off() {
+        for power_controller in [true, false] {
+            let mut slot = PortSlot::new(power_controller);
+            let empty = slot;
+            slot.came();
+            slot.write_control(ENABLES | INDICATOR_ON, u16::MAX);
+            assert_eq!(slot.request(), SlotRequest::Asked);
+            slot.reset();
+            slot.went();
+            assert_eq!(slot, empty);
+        }
     }
 
     #[test]
