@@ -1,6 +1,7 @@
 //! Linux finds devices that are plugged in, and lets go of those that are to leave: by ACPI on the root bus,
 //! by SCSI events, and by native hot-plug below root ports.
 
+use super::net::{self, Wire};
 use super::{drive, image};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -13,7 +14,8 @@ pub fn arguments(directory: &Path) -> Vec<String> {
         ["-drive", &cold],
         ["-device", "pcie-root-port,id=r1,chassis=1,slot=33,addr=8"],
         ["-device", "pcie-root-port,id=r2,chassis=2,slot=34,addr=9"],
-        ["-device", "virtio-blk-pci,drive=cold,id=cold,bus=r2"],
+        // Without vectors it interrupts by its pin, which comes out at the port's.
+        ["-device", "virtio-blk-pci,drive=cold,id=cold,bus=r2,vectors=0"],
     ]
     .concat()
     .into_iter()
@@ -35,7 +37,7 @@ fn plug(guest: &mut LinuxGuest, device: &Value, found: &str, count: usize) {
 }
 
 /// Removes a device; it is gone when this returns.
-fn unplug(guest: &mut LinuxGuest, id: &str) {
+pub fn unplug(guest: &mut LinuxGuest, id: &str) {
     guest.qmp().execute_with("device_del", json!({"id": id}));
     let deleted = guest.qmp().wait_event("DEVICE_DELETED");
     assert_eq!(deleted["data"]["device"], id);
@@ -61,6 +63,9 @@ pub fn finds_slots(guest: &mut LinuxGuest) {
     assert!(log.contains("pciehp: Slot #33 AttnBtn+ PwrCtrl+"), "{log}");
     // A device on a bus that the guest has given a number.
     assert_eq!(guest.run("cat /sys/block/vda/size"), "32768\n");
+    let device = guest.run("basename $(readlink /sys/block/vda/device)");
+    let line = guest.run(&format!("grep '{}$' /proc/interrupts", device.trim()));
+    assert!(line.contains("IO-APIC"), "{line}");
 
     let buses = guest.qmp().execute("query-pci");
     let devices = buses[0]["devices"].as_array().unwrap();
@@ -74,8 +79,25 @@ pub fn finds_slots(guest: &mut LinuxGuest) {
     assert!(text.contains("secondary bus 2.") && text.contains("id \"cold\""), "{text}");
 }
 
-/// A disk in a slot of the root bus, and one behind the SCSI adapter.
-pub fn by_acpi(guest: &mut LinuxGuest, directory: &Path) {
+/// Has the guest write a disk of the SCSI adapter and read it back, for as long as `end_io` is not called.
+pub fn begin_io(guest: &mut LinuxGuest) {
+    guest.run("dd if=/dev/urandom of=/tmp/io bs=64k count=1 2>/dev/null; touch /tmp/go");
+    let round = "dd if=/tmp/io of=/dev/sda bs=64k oflag=direct && \
+        dd if=/dev/sda of=/tmp/back bs=64k count=1 iflag=direct && cmp /tmp/io /tmp/back";
+    let rounds = format!("while [ -e /tmp/go ]; do {round} || break; n=$((n + 1)); done");
+    guest.run(&format!(
+        "(n=0; {rounds}; [ ! -e /tmp/go ] && echo $n >/tmp/rounds) >/dev/null 2>&1 &"
+    ));
+}
+
+/// Every round of what `begin_io` began was right.
+pub fn end_io(guest: &mut LinuxGuest) {
+    let rounds = guest.run("rm /tmp/go; wait; cat /tmp/rounds");
+    assert!(rounds.trim().parse::<u32>().is_ok_and(|rounds| rounds > 0), "{rounds:?}");
+}
+
+/// A disk and a network device in slots of the root bus, and a disk behind the SCSI adapter.
+pub fn by_acpi(guest: &mut LinuxGuest, directory: &Path, wire: &Wire) {
     add_node(guest, directory, "a", 8);
     add_node(guest, directory, "b", 24);
     let blk = json!({"driver": "virtio-blk-pci", "drive": "a", "id": "x", "addr": "1e.0"});
@@ -94,11 +116,16 @@ pub fn by_acpi(guest: &mut LinuxGuest, directory: &Path) {
         unplug(guest, "y");
         // The same unit is found again only when the kernel has let go of the old one.
         wait_gone(guest, "sdb");
+        guest.wait_kernel("[sdb] Synchronizing SCSI cache", count);
+
+        guest.wait_kernel("pci 0000:00:1e.0: [1af4:1042]", count);
+        net::cycle(guest, wire, &json!({"bus": "pci.0", "addr": "1d"}));
+        guest.wait_kernel("pci 0000:00:1d.0: [1af4:1041]", count);
     }
 }
 
-/// A disk below a port; and one that the guest itself switches off.
-pub fn below_root_ports(guest: &mut LinuxGuest, directory: &Path) {
+/// A disk and a network device below a port; and a disk that the guest itself switches off.
+pub fn below_root_ports(guest: &mut LinuxGuest, directory: &Path, wire: &Wire) {
     add_node(guest, directory, "c", 12);
     let blk = json!({"driver": "virtio-blk-pci", "drive": "c", "id": "z", "bus": "r1"});
     for count in 1..=2 {
@@ -106,7 +133,11 @@ pub fn below_root_ports(guest: &mut LinuxGuest, directory: &Path) {
         write(guest, "vdb", &format!("round {count} below a port"), &directory.join("c"));
         unplug(guest, "z");
         wait_gone(guest, "vdb");
+        net::cycle(guest, wire, &json!({"bus": "r1"}));
     }
+    guest.wait_kernel("pciehp: Slot(33): Card present", 4);
+    guest.wait_kernel("pciehp: Slot(33): Link Up", 4);
+    guest.wait_kernel("pciehp: Slot(33): Powering off due to button press", 4);
     guest.run("echo 0 >/sys/bus/pci/slots/34/power");
     let deleted = guest.qmp().wait_event("DEVICE_DELETED");
     assert_eq!(deleted["data"]["device"], "cold");

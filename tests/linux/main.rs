@@ -2,6 +2,7 @@
 
 mod boot;
 mod hotplug;
+mod net;
 mod scsi;
 
 use testkit::LinuxGuest;
@@ -34,8 +35,11 @@ fn linux_uses_devices_that_come_and_go() {
     let log = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("linux-{TEST}.log"));
     let mut guest = LinuxGuest::boot(RINGVISOR, log, &args);
     hotplug::finds_slots(&mut guest);
-    hotplug::by_acpi(&mut guest, directory);
-    hotplug::below_root_ports(&mut guest, directory);
+    let wire = net::Wire::new(directory);
+    hotplug::begin_io(&mut guest);
+    hotplug::by_acpi(&mut guest, directory, &wire);
+    hotplug::below_root_ports(&mut guest, directory, &wire);
+    hotplug::end_io(&mut guest);
     scsi::tools(&mut guest);
     scsi::blocks(&mut guest, directory);
     let log = guest.kernel_log();

@@ -6,7 +6,7 @@
 //! | PCI enumeration, BARs | `pci` |
 //! | virtio over PCI, split queues | `virtio`, `queue` |
 //! | suites | `protocol`, `pc`, `transport`, `hotplug`, `root_port`, `blk`, `scsi`, `drive`, |
-//! | | `errors`, `throttle`, `net`, `balloon`, `console`, `rng` |
+//! | | `errors`, `throttle`, `net`, `balloon`, `console`, `rng`, `sg` |
 //!
 //! No test sleeps: it waits for a line, or reads until a value is there.
 
@@ -25,6 +25,7 @@ mod queue;
 mod rng;
 mod root_port;
 mod scsi;
+mod sg;
 mod throttle;
 mod transport;
 mod virtio;

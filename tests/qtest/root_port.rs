@@ -221,6 +221,34 @@ fn a_blinking_slot_refuses_requests() {
 }
 
 #[test]
+fn functions_of_a_card_come_together_and_go_together() {
+    let mut rig = rig();
+    let one =
+        json!({"driver": "virtio-blk-pci", "drive": "n1", "id": "x", "bus": "r1", "addr": "0.1"});
+    rig.qmp.execute_with("device_add", one.clone());
+    assert_eq!(rig.register(SLOT_STATUS), 0, "nobody would look at function 1");
+    // It goes without the guest, which does not know of it.
+    rig.unplug("x");
+    rig.wait_deleted("x");
+    rig.qmp.execute_with("device_add", one);
+    let zero = json!({"driver": "virtio-rng-pci", "id": "f0", "bus": "r1", "multifunction": true});
+    rig.qmp.execute_with("device_add", zero);
+    rig.take(BUTTON | CHANGED);
+    rig.control(ON);
+    rig.take(COMPLETED);
+    assert_eq!(rig.card(), 0x1044_1af4);
+    let second = ECAM + (u64::from(BUS) << 20) + (1 << 12);
+    assert_eq!(rig.m.readl(second), 0x1042_1af4);
+    rig.unplug("x");
+    rig.take(BUTTON);
+    rig.control(OFF);
+    let mut gone = [(); 2].map(|()| rig.qmp.wait_event("DEVICE_DELETED")["data"]["device"].take());
+    gone.sort_by_key(|id| id.as_str().map(str::to_owned));
+    assert_eq!(gone, ["f0", "x"]);
+    assert_eq!((rig.card(), rig.m.readl(second)), (u32::MAX, u32::MAX));
+}
+
+#[test]
 fn two_hundred_cycles_leave_nothing_behind() {
     let mut rig = rig();
     let unit = json!({"driver": "scsi-hd", "drive": "n2", "id": "y", "bus": "s.0"});

@@ -44,16 +44,23 @@ pub enum PlugError {
     /// No slot is left.
     #[error("PCI: no slot/function available for {0}, all in use or reserved")]
     Full(String),
-    /// Function 0 of the device does not say that there are more.
+    /// Function 0 of the device does not say that there are more: `multifunction=on` would.
     #[error(
-        "PCI: slot {} not available for {id}, the device there has one function; \
-         set multifunction=on for function 0", .at.words()
+        "PCI: single function device can't be populated in function {:x}.{:x}",
+        .at.device, .at.function
     )]
     SingleFunction {
         /// Where.
         at: Slot,
-        /// Who wants it.
-        id: String,
+    },
+    /// The new function 0 does not say that there are more, and there are.
+    #[error(
+        "PCI: {0:x}.0 indicates single function, but {0:x}.{1:x} is already populated.",
+        .other.device, .other.function
+    )]
+    IndicatesSingle {
+        /// Another function of the device.
+        other: Slot,
     },
     /// A port's link has one device.
     #[error(

@@ -71,7 +71,7 @@ impl PciSegment {
         Arc::new(Self { functions: RcuCell::new(Vec::new()), wiring, first: 0, last: 0 })
     }
 
-    /// Plugs `function` in at `slot`, or at function 0 of the first free device. From now on
+    /// Plugs `function` in at `slot`, or at the first function 0 that is free. From now on
     /// its BARs decode as the guest asks.
     pub fn plug(&self, slot: Option<Slot>, function: &Arc<Function>) -> Result<Slot, PlugError> {
         let wiring = self.lock();
@@ -88,9 +88,7 @@ impl PciSegment {
             let (id, by) = (id.to_owned(), other.id().to_owned());
             return Err(PlugError::InUse { at: slot, id, by });
         }
-        if !may_share(&table, slot, function) {
-            return Err(PlugError::SingleFunction { at: slot, id: id.to_owned() });
-        }
+        may_share(&table, slot, function)?;
         if let Some(attachment) = wiring.attachment(slot) {
             function.attach(attachment);
         }
@@ -172,9 +170,9 @@ impl PciSegment {
     }
 
     fn free_slot(&self, table: &Table) -> Option<Slot> {
-        let taken = |device| table.iter().any(|(slot, _)| slot.device() == device);
-        let device = (self.first..=self.last).find(|device| !taken(*device))?;
-        Some(Slot::from_devfn(device << 3))
+        // Other functions of the device may be there, as they come ahead of function 0.
+        let mut zeros = (self.first..=self.last).map(|device| Slot::from_devfn(device << 3));
+        zeros.find(|zero| table.iter().all(|(slot, _)| slot != zero))
     }
 
     fn lock(&self) -> MutexGuard<'_, Wiring> {
@@ -183,12 +181,17 @@ impl PciSegment {
 }
 
 // Software looks for functions 1 to 7 only where function 0 has the multi-function bit.
-fn may_share(table: &Table, slot: Slot, function: &Function) -> bool {
+fn may_share(table: &Table, slot: Slot, function: &Function) -> Result<(), PlugError> {
     let multi = |f: &Function| f.config().u8(HEADER_TYPE) & HEADER_MULTIFUNCTION != 0;
-    let mut neighbours = table.iter().filter(|(other, _)| other.device() == slot.device());
-    match neighbours.clone().find(|(other, _)| other.function() == 0) {
-        Some((_, zero)) => multi(zero),
-        None if slot.function() == 0 => neighbours.next().is_none() || multi(function),
-        None => true,
+    // Sorted: function 0 comes first, where it is there.
+    let neighbour = table.iter().find(|(other, _)| other.device() == slot.device());
+    match neighbour {
+        Some((other, zero)) if other.function() == 0 && !multi(zero) => {
+            Err(PlugError::SingleFunction { at: slot })
+        }
+        Some((other, _)) if slot.function() == 0 && !multi(function) => {
+            Err(PlugError::IndicatesSingle { other: *other })
+        }
+        _ => Ok(()),
     }
 }

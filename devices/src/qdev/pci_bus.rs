@@ -72,21 +72,33 @@ impl PciBus {
             PlugError::Full(_) => {
                 format!("PCI: no slot/function available for {name}, all in use or reserved")
             }
-            PlugError::SingleFunction { at: slot, .. } => self.hidden(bus, device, *slot),
             PlugError::OneDevice { device, .. } => format!(
                 "PCI: slot {device} is not valid for {name}, parent device only allows plugging into slot 0."
             ),
-            PlugError::NoSuchSlot { .. } => error.to_string(),
+            PlugError::SingleFunction { .. }
+            | PlugError::IndicatesSingle { .. }
+            | PlugError::NoSuchSlot { .. } => error.to_string(),
         })
     }
 
-    /// Function 0 of `slot` is there already: the guest would not look at another.
-    fn hidden(&self, bus: &Bus, device: &Device, slot: Slot) -> String {
-        let zero = Slot::from_devfn(slot.device() << 3);
+    /// Function 0 of the slot of a device that comes to `wanted`, where that is free, and the guest knows the
+    /// slot already. A link has one slot.
+    fn shown(&self, wanted: Option<Slot>, of_link: bool) -> Option<Slot> {
+        let functions = self.segment.functions();
+        let taken = |place: Slot| functions.iter().any(|(other, _)| *other == place);
+        if wanted.is_some_and(taken) {
+            return None;
+        }
+        let device = if of_link { 0 } else { wanted?.device() };
+        Some(Slot::from_devfn(device << 3)).filter(|zero| taken(*zero))
+    }
+
+    /// Function 0 is at `zero` already: the guest would not look at another.
+    fn hidden(&self, bus: &Bus, device: &Device, zero: Slot) -> String {
         let other = at(bus, zero).map_or(self.fixed, |other| other.ty().name);
         format!(
             "PCI: slot {} function 0 already occupied by {other}, new func {} cannot be exposed to guest.",
-            slot.device(),
+            zero.device(),
             device.ty().name
         )
     }
@@ -140,8 +152,9 @@ impl BusKind for PciBus {
             let text = format!("Device '{}' can't go on PCIE bus", device.ty().name);
             return Err(CommandError::generic(text));
         }
-        let zero = Slot::from_devfn(0);
-        if of_link && device.hotplugged() && at(bus, zero).is_some() {
+        if device.hotplugged()
+            && let Some(zero) = self.shown(wanted, of_link)
+        {
             return Err(CommandError::generic(self.hidden(bus, device, zero)));
         }
         let plugged = self.segment.plug(wanted, function);
