@@ -422,8 +422,8 @@ mod tests {
         fn sleep_until(&self, _deadline_ns: u64) -> ClockSleep {
             let sleeper = Arc::clone(&self.sleepers);
             Box::pin(async move {
-                let _sleeper = sleeper;
-                std::future::pending().await
+                std::future::pending::<()>().await;
+                drop(sleeper);
             })
         }
     }
