@@ -42,7 +42,7 @@ pub(super) fn tree(parts: Parts<'_>) -> DeviceTree {
     let Parts { machine, chardevs, ram_size, clock, events, .. } = parts;
     let main = reactors.main().clone();
     let root = match machine {
-        MachineType::Pc => PciBus::root(Arc::clone(&board.pci), board.hotplug.clone(), ROOT_BUS),
+        MachineType::Pc => PciBus::root(&board.pci, board.hotplug.clone(), ROOT_BUS),
         MachineType::None => system_bus(),
     };
     let cores = reactors.cores().to_vec();

@@ -99,6 +99,8 @@ impl Machine {
             events: events.clone(),
         });
         devices::plug_all(&devices, &config.devices).await?;
+        // Ports change what the tables say; they are where they were.
+        board.install_acpi(&ram, &apic_ids).map_err(|error| error.to_string())?;
         Ok(Self {
             kind: config.machine,
             name: config.name.clone(),
