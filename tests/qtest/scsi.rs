@@ -414,6 +414,36 @@ fn events_without_a_buffer_are_told_as_missed() {
 }
 
 #[test]
+fn an_adapter_that_moves_forgets_nothing() {
+    let (mut m, mut adapter) = adapter(&["scsi-hd", "scsi-hd"]);
+    let mut qmp = m.qmp();
+    for id in ["io0", "io1"] {
+        qmp.execute_with("object-add", json!({"qom-type": "iothread", "id": id}));
+    }
+    adapter.ready(&mut m, (0, 0));
+    let at = adapter.post_event(&mut m);
+    for n in 0..10 {
+        crate::rehome::to(&mut qmp, "s", n % 2);
+        assert_eq!(adapter.simple(&mut m, (0, 0), &TEST_UNIT_READY), Outcome::good(0));
+        assert_eq!(adapter.manage(&mut m, 1, (0, 0)), 0);
+    }
+    let path = adapter.dir.path().join("new");
+    std::fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    let node = json!({"driver": "file", "filename": path, "node-name": "n"});
+    qmp.execute_with("blockdev-add", node);
+    let disk = json!({"driver": "scsi-hd", "drive": "n", "id": "h", "bus": "s.0", "scsi-id": 7});
+    qmp.execute_with("device_add", disk);
+    assert_eq!(adapter.event(&mut m, at), (1, 7, 0, 1), "RESCAN");
+    // Nobody has a buffer for this one.
+    qmp.execute_with("device_del", json!({"id": "h"}));
+    qmp.wait_event("DEVICE_DELETED");
+    m.step(1);
+    crate::rehome::to(&mut qmp, "s", 0);
+    let at = adapter.post_event(&mut m);
+    assert_eq!(adapter.event(&mut m, at).0 & 1 << 31, 1 << 31, "an event was missed");
+}
+
+#[test]
 fn a_reset_of_the_adapter_forgets_and_goes_on() {
     let (mut m, mut adapter) = adapter(&["scsi-hd"]);
     adapter.ready(&mut m, (0, 0));

@@ -3,6 +3,7 @@
 use super::args::{Args, Failure};
 use crate::commands::balloon::{self, Balloon};
 use crate::commands::guest::{self, PciBridgeInfo, PciBusInfo, PciDeviceInfo, PciMemoryRegion};
+use crate::commands::objects;
 use crate::core::Env;
 use crate::error::QmpError;
 use std::fmt::Write as _;
@@ -54,6 +55,25 @@ pub(super) fn iothreads(env: &Env) -> Result<String, QmpError> {
         );
     }
     Ok(text)
+}
+
+pub(super) fn memory_backends(env: &Env) -> Result<String, QmpError> {
+    let mut text = String::new();
+    for memory in objects::query_memdev(env, ())? {
+        let _ = writeln!(
+            text,
+            "memory backend: {}\n  size:  {}\n  merge: {}\n  dump: {}\n  prealloc: {}\n  \
+             share: {}\n  reserve: {}\n  policy: default\n  host nodes: ",
+            memory.id.unwrap_or_default(),
+            memory.size,
+            memory.merge,
+            memory.dump,
+            memory.prealloc,
+            memory.share,
+            memory.reserve.unwrap_or_default()
+        );
+    }
+    Ok(text + "\n")
 }
 
 pub(super) fn memory(env: &Env) -> Result<String, QmpError> {
