@@ -132,14 +132,15 @@ impl Rig {
         let args = [
             ["-append", "hotplug;poweroff"],
             ["-drive", &disk],
-            ["-device", "virtio-blk-pci,drive=disk"],
+            ["-device", "virtio-blk-pci,drive=disk,id=d"],
             ["-drive", &unit],
             ["-device", "virtio-scsi-pci,id=s"],
             ["-device", "scsi-hd,drive=unit,bus=s.0"],
             ["-device", "pcie-root-port,id=r1,chassis=1,addr=8"],
             ["-device", "pcie-root-port,id=r2,chassis=2,addr=9"],
         ];
-        let mut vmm = Vmm::start(RINGVISOR, &args.concat());
+        let iothreads = ["-object", "iothread,id=io0", "-object", "iothread,id=io1"];
+        let mut vmm = Vmm::start(RINGVISOR, &[&iothreads[..], &args.concat()].concat());
         let qmp = vmm.qmp();
         vmm.wait_for("hotplug: a key ends it");
         for name in ["hot-disk", "hot-unit"] {
@@ -232,4 +233,25 @@ fn devices_come_and_go_200_times_while_others_are_used() {
         let mut blocks = bytes[..32 << 10].chunks(4096);
         assert!(blocks.all(|block| block.iter().any(|byte| *byte != 0)), "{image}");
     }
+}
+
+#[test]
+fn disks_move_from_core_to_core_300_times_while_they_are_used() {
+    if !testkit::kvm("disks_move_from_core_to_core_300_times_while_they_are_used") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut rig = Rig::start(directory.path());
+    for n in 0..300 {
+        for id in ["d", "s"] {
+            let place = json!({"id": id, "iothread": format!("io{}", n % 2)});
+            rig.qmp.execute_with("x-device-set-iothread", place);
+        }
+    }
+    rig.cycle();
+    rig.vmm.type_in("q");
+    let finished = rig.vmm.finish();
+    assert_eq!(finished.code(), 0, "{finished:#?}");
+    let passed = finished.console.lines().any(|line| line.ends_with(" passed, 0 failed"));
+    assert!(passed, "{finished:#?}");
 }
