@@ -103,6 +103,16 @@ pub(crate) fn in16(port: u16) -> u16 {
     value
 }
 
+/// Reads 32 bits from a port.
+pub(crate) fn in32(port: u16) -> u32 {
+    let value;
+    // SAFETY: port reads touch no memory of this program.
+    unsafe {
+        asm!("in eax, dx", out("eax") value, in("dx") port, options(nomem, nostack, preserves_flags));
+    }
+    value
+}
+
 /// Writes a byte to a port.
 pub(crate) fn out8(port: u16, value: u8) {
     // SAFETY: no device of this machine does DMA on a port write to an address it was not given.
