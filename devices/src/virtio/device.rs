@@ -35,6 +35,10 @@ pub trait VirtioDevice: Send + Sync + 'static {
     /// Called once, when the transport is made.
     fn attach(&self, _notifier: ConfigNotifier) {}
 
+    /// The driver, which has accepted `features`, is ready: its queues will be served. Any thread;
+    /// must not block.
+    fn started(&self, _features: u64) {}
+
     /// Serves one queue until [`QueueSetup::stop`] says so, and lets go of guest memory then. The
     /// future lives on the queue's context; nothing may be in flight when it ends.
     fn serve(self: Arc<Self>, queue: QueueSetup) -> Pin<Box<dyn Future<Output = ()>>>;

@@ -68,6 +68,7 @@ impl Transport {
         if self.interrupts.needs_reset() {
             return self.interrupts.announce_failure();
         }
+        self.device.started(regs.driver_features());
         for index in 0..regs.queues.len() as u16 {
             if regs.queues[usize::from(index)].enabled {
                 self.start_queue(regs, index);
