@@ -5,7 +5,7 @@ mod guest;
 use self::guest::{Report, parse};
 use crate::case::{Bench, Case, Side};
 use crate::lab::Lab;
-use crate::limit::kvm;
+use crate::limit::kvm::{self, Notice};
 use crate::limit::uring::{self, BLOCK, Bare, Op};
 use crate::samples::Measured;
 use crate::vmm::{Setup, Vmm};
@@ -97,7 +97,7 @@ impl Load {
         }
         let mut cases =
             vec![latency, Case::more(SUITE, format!("{name}, IOPS"), "IOPS", "1/s"), frugal];
-        if self.depth == 1 && !self.interrupts && self.queues == 1 {
+        if self.depth == 1 && self.queues == 1 {
             let case = Case::time(SUITE, format!("{name}, above the bare limit"), "us");
             cases.push(case.goal(Side::Limit, 1.3));
         }
@@ -234,7 +234,7 @@ fn measured(load: Load, report: &Report, cpu: f64, costs: Option<[f64; 3]>) -> V
     let times = Measured::Times(report.samples.clone());
     let mut all =
         vec![times.clone(), Measured::Value(report.iops), Measured::Value(count / cpu.max(1e-6))];
-    if load.depth == 1 && !load.interrupts && load.queues == 1 {
+    if load.depth == 1 && load.queues == 1 {
         all.push(times);
     }
     if load.costs {
@@ -281,15 +281,16 @@ impl Counters {
 fn limit(lab: &Lab, load: Load) -> Result<Vec<Measured>, Error> {
     let cpus = lab.cpus();
     let pair = [cpus[0], cpus[cpus.len() - 1]];
-    // What an interrupt costs the guest and a second queue have no counterpart there.
-    if load.queues > 1 || (load.depth == 1 && load.interrupts) {
+    // A second queue has no counterpart there.
+    if load.queues > 1 {
         return Ok(Vec::new());
     }
+    let notice = if load.interrupts { Notice::Interrupt } else { Notice::Word };
     if load.store == Store::Null {
         if load.depth > 1 {
             return Ok(Vec::new());
         }
-        let samples = kvm::requests(lab.scaled(5000), pair, None)?;
+        let samples = kvm::requests(lab.scaled(5000), pair, notice, None)?;
         return Ok(vec![
             Measured::Times(samples.clone()),
             none(),
@@ -305,7 +306,7 @@ fn limit(lab: &Lab, load: Load) -> Result<Vec<Measured>, Error> {
     let mut bare = Bare::new(&file, blocks, load.depth as usize)?;
     if load.depth == 1 {
         let full = if load.op == Op::Flush { 500 } else { 5000 };
-        let samples = kvm::requests(lab.scaled(full), pair, Some((&mut bare, load.op)))?;
+        let samples = kvm::requests(lab.scaled(full), pair, notice, Some((&mut bare, load.op)))?;
         return Ok(vec![
             Measured::Times(samples.clone()),
             none(),

@@ -1,7 +1,5 @@
 //! What others do: channels, eventfds, and other runtimes.
 
-pub use super::bare::{msg_ring, nanosleep, ring};
-
 use super::{Samples, bind, sample};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::mpsc;
