@@ -14,6 +14,8 @@ pub(crate) mod vector {
     pub const SERIAL: u8 = 0x24;
     /// ACPI events (the power button), by the I/O APIC.
     pub const ACPI: u8 = 0x29;
+    /// The slots of root ports.
+    pub const SLOT: u8 = 0x2a;
     /// The local APIC timer, which ends waits that take too long.
     pub const TIMER: u8 = 0x2f;
     /// Configuration changes of the virtio device in use.

@@ -2,10 +2,10 @@
 
 use super::request::encoded;
 use super::{VirtioScsi, config};
+use crate::pci::signal;
 use crate::scsi::{Address, Sense};
 use crate::virtio::chain::OneChain;
 use crate::virtio::device::QueueSetup;
-use crate::virtio::interrupt::signal;
 use crate::virtio::queue::ChainFault;
 use crate::virtio::serve::{QueueWork, Ring};
 use reactor::Fd;

@@ -100,8 +100,13 @@ fn a_driver_that_is_ready_hears_of_what_comes_before_its_queues_are_served() {
         // A driver that comes later finds it by itself.
         rig.scsi.size_changed(B);
         rig.start(USUAL, 3, 64);
+        let at = rig.machine.alloc(4096);
+        rig.queues[1].add(&[Buffer::writable(at, 16)]);
+        rig.queues[1].kick();
         rig.scsi.unplug(B).unwrap().await;
-        assert_eq!(rig.event().await, (RESET, encoded(B), 2));
+        rig.queues[1].wait_used(1).await;
+        assert_eq!(rig.read(at, 4), RESET.to_le_bytes());
+        assert_eq!(rig.read(at + 12, 4), 2u32.to_le_bytes());
         rig.virtio.shutdown().await;
     });
 }
