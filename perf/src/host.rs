@@ -47,9 +47,18 @@ pub fn cpu_seconds(pid: u32) -> Result<f64, Error> {
     Ok(sum)
 }
 
+/// CPU seconds of one thread of a process so far.
+pub fn thread_seconds(pid: u32, thread: i32) -> Result<f64, Error> {
+    schedstat(&format!("/proc/{pid}/task/{thread}/schedstat"))
+}
+
 /// CPU seconds of the calling thread so far.
 pub fn thread_cpu_seconds() -> Result<f64, Error> {
-    let path = "/proc/thread-self/schedstat";
+    schedstat("/proc/thread-self/schedstat")
+}
+
+/// The first figure of the scheduler's statistics: nanoseconds on a CPU, here in seconds.
+fn schedstat(path: &str) -> Result<f64, Error> {
     let text = fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
     let nanoseconds = text.split_whitespace().next().and_then(|n| n.parse::<f64>().ok());
     Ok(nanoseconds.unwrap_or(0.0) / 1e9)

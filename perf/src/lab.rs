@@ -6,6 +6,9 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
+/// Names of the directories of runs begin so; the number of the process follows.
+const PREFIX: &str = "ringvisor-perf-";
+
 /// The surroundings of a run.
 pub struct Lab {
     ringvisor: PathBuf,
@@ -30,7 +33,10 @@ pub struct Placement {
 impl Lab {
     /// With these programs; files go to a directory that ends with it, which lies on the disk that `TMPDIR` names.
     pub fn new(ringvisor: PathBuf, peer: Option<PathBuf>, quick: bool) -> Result<Self, Error> {
-        let dir = tempfile::Builder::new().prefix("ringvisor-perf-").tempdir();
+        let parent = std::env::temp_dir();
+        sweep(&parent);
+        let prefix = format!("{PREFIX}{}-", std::process::id());
+        let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in(&parent);
         let dir = dir.map_err(|e| Error::io("temporary directory", e))?;
         let path = dir.path().join("guest.elf");
         std::fs::write(&path, guest::EMBEDDED).map_err(|e| Error::io("guest.elf", e))?;
@@ -116,6 +122,19 @@ impl Lab {
     }
 }
 
+/// Removes the directories of runs that were killed.
+fn sweep(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid =
+            name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid);
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // Somebody else's, perhaps: then it stays.
+            let _removed = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// Without what differs from one start to the next: the random part of directory names.
 fn generic(text: &str) -> String {
     let mut parts = text.split("DIR/vm-");
@@ -130,6 +149,19 @@ fn generic(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_run_has_left_is_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let own = format!("{PREFIX}{}-abc", std::process::id());
+        let names = [&format!("{PREFIX}4194305-abc"), &own, "other", PREFIX];
+        for name in names {
+            std::fs::create_dir(parent.path().join(name)).unwrap();
+        }
+        sweep(parent.path());
+        let left = names.map(|name| parent.path().join(name).exists());
+        assert_eq!(left, [false, true, true, true], "no process has a number above 4194304");
+    }
 
     #[test]
     fn commands_are_kept_once() {

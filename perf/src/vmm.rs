@@ -232,19 +232,22 @@ impl Vmm {
         stdin.write_all(text.as_bytes()).map_err(|e| Error::io("console", e))
     }
 
+    /// The threads of the vCPUs.
+    pub fn vcpu_threads(&mut self) -> Result<Vec<i32>, Error> {
+        let cpus = self.qmp().call("query-cpus-fast", Value::Null)?;
+        let ids = cpus.as_array().into_iter().flatten();
+        Ok(ids.filter_map(|cpu| cpu["thread-id"].as_i64()?.try_into().ok()).collect())
+    }
+
     /// Binds the vCPUs to one CPU and all other threads to another.
     pub fn separate(&mut self, vcpus: usize, others: usize) -> Result<(), Error> {
         let pid = self.pid();
         let path = format!("/proc/{pid}/task");
         let threads = std::fs::read_dir(&path).map_err(|e| Error::io(&path, e))?;
-        let cpus = self.qmp().call("query-cpus-fast", Value::Null)?;
-        let vcpu_threads: Vec<i64> = cpus
-            .as_array()
-            .map(|all| all.iter().filter_map(|cpu| cpu["thread-id"].as_i64()).collect())
-            .unwrap_or_default();
+        let vcpu_threads = self.vcpu_threads()?;
         for thread in threads.flatten() {
             let Ok(id) = thread.file_name().to_string_lossy().parse::<i32>() else { continue };
-            let cpu = if vcpu_threads.contains(&id.into()) { vcpus } else { others };
+            let cpu = if vcpu_threads.contains(&id) { vcpus } else { others };
             // A thread may have ended meanwhile.
             let _bound = host::bind_thread(id, &[cpu]);
         }

@@ -14,14 +14,15 @@ const END: &str = "<!-- perf: end -->\n";
 pub fn section(machine: &Value, outcomes: &[Outcome]) -> String {
     let text = |member: &str| machine[member].as_str().unwrap_or("?").to_owned();
     let mut section = format!(
-        "Measured {} on {} CPUs of an {}, Linux {}, KVM: {}; peer: {}. Load average {}.\n\n",
+        "Measured {} on {} CPUs of an {}, Linux {}, KVM: {}; peer: {}. Load average {}.{}\n\n",
         text("date").get(..10).unwrap_or("?"),
         machine["cpus"],
         text("cpu"),
         text("kernel"),
         text("kvm"),
         text("peer"),
-        machine["load"][0]
+        machine["load"][0],
+        if machine["quick"] == true { " A quick run (`--quick`)." } else { "" }
     );
     section += "| case | ringvisor | peer | ratio (range) | goal |\n|---|---:|---:|---:|---|\n";
     for outcome in outcomes.iter().filter(|outcome| outcome.case.goal.is_some()) {

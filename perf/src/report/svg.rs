@@ -72,8 +72,8 @@ pub fn distribution(lines: &[Line<'_>], scale: f64, unit: &str) -> String {
     for line in lines {
         let mut points = String::new();
         let mut last = y(0.0);
-        for step in 0..=1000u32 {
-            let quantile = f64::from(step) / 1000.0;
+        for step in 0..=250u32 {
+            let quantile = f64::from(step) / 250.0;
             let value = line.samples.quantile(quantile.min(0.9995)) / scale;
             let (x, now) = (axis.x(value), y(quantile));
             let _infallible = write!(points, "{x:.1},{last:.1} {x:.1},{now:.1} ");
