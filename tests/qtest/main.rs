@@ -6,7 +6,7 @@
 //! | PCI enumeration, BARs | `pci` |
 //! | virtio over PCI, split queues | `virtio`, `queue` |
 //! | suites | `protocol`, `pc`, `transport`, `hotplug`, `blk`, `scsi`, `drive`, `errors`, |
-//! | | `throttle`, `net`, `balloon`, `console`, `rng` |
+//! | | `throttle`, `images`, `net`, `balloon`, `console`, `rng` |
 //!
 //! No test sleeps: it waits for a line, or reads until a value is there.
 
@@ -16,6 +16,7 @@ mod console;
 mod drive;
 mod errors;
 mod hotplug;
+mod images;
 mod machine;
 mod net;
 mod pc;

@@ -28,6 +28,7 @@ fn shown(ty: &Type, types: &mut Types) -> String {
         Type::Integer => "integer".to_owned(),
         Type::Number => "number".to_owned(),
         Type::Boolean => "boolean".to_owned(),
+        Type::Null => "null".to_owned(),
         Type::Any => "anything".to_owned(),
         Type::Array(element) => format!("list of {}", shown(element, types)),
         Type::Alternate(info) => {
@@ -36,7 +37,8 @@ fn shown(ty: &Type, types: &mut Types) -> String {
         }
         Type::Struct(info) if info.members.is_empty() => "nothing".to_owned(),
         Type::Struct(info) => {
-            types.insert(info.name, Named::Struct(info));
+            // The first: one that is among its own members is only named there.
+            types.entry(info.name).or_insert(Named::Struct(info));
             format!("[{0}](#{1})", info.name, info.name.to_lowercase())
         }
         Type::Enum(info) => {
