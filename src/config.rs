@@ -11,6 +11,7 @@ use reactor::Fd;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 use vcpu::cpuid::{CpuModel, Topology};
+use vcpu::memory::RamConfig;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -18,8 +19,9 @@ pub(crate) struct Config {
     pub(crate) name: Option<String>,
     pub(crate) uuid: Uuid,
     pub(crate) machine: MachineType,
-    /// Bytes.
-    pub(crate) ram_size: u64,
+    pub(crate) memory: RamConfig,
+    /// The id of the object that is the machine's memory.
+    pub(crate) memory_backend: Option<String>,
     pub(crate) topology: Topology,
     pub(crate) cpu: CpuModel,
     /// `None`: the embedded guest.

@@ -1,8 +1,9 @@
 //! Devices that come and go while the machine is there.
 
 use serde_json::{Value, json};
-use std::path::Path;
-use testkit::{Qmp, Vmm};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use testkit::{Footprint, Qmp, Vmm};
 
 const RINGVISOR: &str = env!("CARGO_BIN_EXE_ringvisor");
 
@@ -114,4 +115,143 @@ fn the_human_monitor_plugs_devices_in_as_well() {
     assert_eq!(hmp("device_del x"), "");
     qmp.execute("quit");
     assert_eq!(vmm.finish().code(), 0);
+}
+
+/// A machine whose guest drives what comes and lets go of what shall leave, with I/O on a disk and on a
+/// SCSI unit all the time.
+struct Rig {
+    vmm: Vmm,
+    qmp: Qmp,
+    images: PathBuf,
+    cycles: usize,
+}
+
+impl Rig {
+    fn start(images: &Path) -> Self {
+        let [disk, unit] = ["disk", "unit"].map(|id| drive(images, id));
+        let args = [
+            ["-append", "hotplug;poweroff"],
+            ["-drive", &disk],
+            ["-device", "virtio-blk-pci,drive=disk,id=d"],
+            ["-drive", &unit],
+            ["-device", "virtio-scsi-pci,id=s"],
+            ["-device", "scsi-hd,drive=unit,bus=s.0"],
+            ["-device", "pcie-root-port,id=r1,chassis=1,addr=8"],
+            ["-device", "pcie-root-port,id=r2,chassis=2,addr=9"],
+        ];
+        let iothreads = ["-object", "iothread,id=io0", "-object", "iothread,id=io1"];
+        let mut vmm = Vmm::start(RINGVISOR, &[&iothreads[..], &args.concat()].concat());
+        let qmp = vmm.qmp();
+        vmm.wait_for("hotplug: a key ends it");
+        for name in ["hot-disk", "hot-unit"] {
+            std::fs::File::create(images.join(name)).unwrap().set_len(1 << 20).unwrap();
+        }
+        Self { vmm, qmp, images: images.to_owned(), cycles: 0 }
+    }
+
+    fn add_node(&mut self, name: &str) {
+        let image = self.images.join(name);
+        let node = json!({"driver": "file", "filename": image, "node-name": name});
+        self.qmp.execute_with("blockdev-add", node);
+    }
+
+    /// A disk, a network device and a SCSI disk come, are used and go; the first two by turns on the root
+    /// bus and below a root port.
+    fn cycle(&mut self) {
+        let places = [json!({"bus": "pci.0", "addr": "1e"}), json!({"bus": "r1"})];
+        let [disk, net] = if self.cycles.is_multiple_of(2) { [0, 1] } else { [1, 0] };
+        let device = |driver: &str, id: &str, back_end: [&str; 2], place: &Value| {
+            let mut device = place.clone();
+            device["driver"] = driver.into();
+            device["id"] = id.into();
+            device[back_end[0]] = back_end[1].into();
+            device
+        };
+        let [disk, net, unit] = [
+            device("virtio-blk-pci", "x", ["drive", "hot-disk"], &places[disk]),
+            device("virtio-net-pci", "y", ["netdev", "n0"], &places[net]),
+            device("scsi-hd", "z", ["drive", "hot-unit"], &json!({"bus": "s.0"})),
+        ];
+        // A wire that ends where it begins.
+        let wire = json!({"type": "unix", "path": self.images.join("wire")});
+        let wire = json!({"type": "dgram", "id": "n0", "local": wire, "remote": wire});
+        self.qmp.execute_with("netdev_add", wire);
+        for node in ["hot-disk", "hot-unit"] {
+            self.add_node(node);
+        }
+        for device in [disk, net, unit] {
+            self.qmp.execute_with("device_add", device);
+        }
+        self.cycles += 1;
+        self.vmm.wait_for_count("ok   plug ", 3 * self.cycles);
+        let mut ids = BTreeSet::from(["x", "y", "z"]);
+        for id in &ids {
+            self.qmp.execute_with("device_del", json!({"id": id}));
+        }
+        while !ids.is_empty() {
+            let deleted = self.qmp.wait_event("DEVICE_DELETED");
+            let id = deleted["data"]["device"].as_str();
+            assert!(id.is_some_and(|id| ids.remove(id)), "{deleted}");
+        }
+        self.vmm.wait_for_count("ok   unplug ", 3 * self.cycles);
+        for node in ["hot-disk", "hot-unit"] {
+            self.qmp.execute_with("blockdev-del", json!({"node-name": node}));
+        }
+        self.qmp.execute_with("netdev_del", json!({"id": "n0"}));
+    }
+}
+
+#[test]
+fn devices_come_and_go_200_times_while_others_are_used() {
+    if !testkit::kvm("devices_come_and_go_200_times_while_others_are_used") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut rig = Rig::start(directory.path());
+    // Threads and pools come with the first ones.
+    for _ in 0..20 {
+        rig.cycle();
+    }
+    let before = Footprint::of(rig.vmm.pid());
+    for _ in 0..200 {
+        rig.cycle();
+    }
+    let after = Footprint::of(rig.vmm.pid());
+    assert_eq!(after.files, before.files, "open files");
+    // 20 KiB a cycle: less than the rings of one device.
+    assert!(after.memory < before.memory + 200 * 20, "{before:?}, then {after:?}");
+    rig.vmm.type_in("q");
+    let finished = rig.vmm.finish();
+    assert_eq!(finished.code(), 0, "{finished:#?}");
+    let last = finished
+        .console
+        .lines()
+        .find(|line| line.starts_with("hotplug: ") && line.contains("passed"));
+    assert_eq!(last, Some("hotplug: 1321 passed, 0 failed"));
+    for image in ["hot-disk", "hot-unit"] {
+        let bytes = std::fs::read(directory.path().join(image)).unwrap();
+        let mut blocks = bytes[..32 << 10].chunks(4096);
+        assert!(blocks.all(|block| block.iter().any(|byte| *byte != 0)), "{image}");
+    }
+}
+
+#[test]
+fn disks_move_from_core_to_core_300_times_while_they_are_used() {
+    if !testkit::kvm("disks_move_from_core_to_core_300_times_while_they_are_used") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut rig = Rig::start(directory.path());
+    for n in 0..300 {
+        for id in ["d", "s"] {
+            let place = json!({"id": id, "iothread": format!("io{}", n % 2)});
+            rig.qmp.execute_with("x-device-set-iothread", place);
+        }
+    }
+    rig.cycle();
+    rig.vmm.type_in("q");
+    let finished = rig.vmm.finish();
+    assert_eq!(finished.code(), 0, "{finished:#?}");
+    let passed = finished.console.lines().any(|line| line.ends_with(" passed, 0 failed"));
+    assert!(passed, "{finished:#?}");
 }

@@ -67,6 +67,8 @@ pub struct Board {
     i8042: Arc<I8042>,
     fw_cfg: Arc<FwCfg>,
     pci64: Range<u64>,
+    /// PCI functions hold these weakly, since they are in them.
+    _spaces: [Arc<AddressSpace>; 2],
 }
 
 impl Board {
@@ -97,6 +99,7 @@ impl Board {
             i8042: I8042::new(Arc::clone(&requests)),
             fw_cfg: FwCfg::new(config.ram_size, config.cpus, config.cpus_max),
             pci64: config.pci64,
+            _spaces: [Arc::clone(&pio), Arc::clone(&mmio)],
         };
         board.map_ports(&pio, &requests)?;
         if let Some(out) = config.debug_console {
@@ -134,7 +137,12 @@ impl Board {
     /// Returns the address of the RSDP. Called before the guest starts and again at each reset,
     /// since the guest may have overwritten them.
     pub fn install_acpi(&self, ram: &Ram, apic_ids: &[u32]) -> Result<u64, AcpiError> {
-        acpi::install(ram, &AcpiConfig { apic_ids: apic_ids.to_vec(), pci64: self.pci64.clone() })
+        let config = AcpiConfig {
+            apic_ids: apic_ids.to_vec(),
+            pci64: self.pci64.clone(),
+            native_hotplug: self.pci.has_bridges(),
+        };
+        acpi::install(ram, &config)
     }
 
     /// Everything to power-on state, in tree order: the PCI functions, then the fixed devices. Runs

@@ -35,8 +35,8 @@ pub use commands::command_line::{
     CommandLineOptionInfo, CommandLineParameterInfo, CommandLineParameterType,
 };
 pub use commands::guest::{
-    MachineInfo, MemorySizeInfo, PciDeviceClass, PciDeviceId, PciDeviceInfo, PciInfo,
-    PciMemoryRegion,
+    MachineInfo, MemorySizeInfo, PciBridgeInfo, PciBusInfo, PciDeviceClass, PciDeviceId,
+    PciDeviceInfo, PciDevices, PciInfo, PciMemoryRange, PciMemoryRegion,
 };
 pub use commands::net_backend::{Netdev, NetdevBackend};
 pub use error::{ErrorClass, QmpError};

@@ -73,7 +73,7 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     (
         "object",
         "TYPE,id=ID[,...]",
-        "an object, also as JSON: iothread, rng-random, rng-builtin, secret, throttle-group",
+        "an object, also as JSON: iothread, memory-backend-ram, rng-random, secret, throttle-group, ...",
     ),
     (
         "chardev",
@@ -109,7 +109,7 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     ("add-fd", "fd=N,set=M[,opaque=TEXT]", "put an inherited descriptor into a set (query-fdsets)"),
     ("uuid", "UUID", "the machine's identifier, for query-uuid"),
     ("name", "TEXT", "the guest's name, for query-name"),
-    ("machine", "pc|none", "machine type; none: only a monitor. Also accel=kvm, accel=qtest"),
+    ("machine", "pc|none", "machine type; none: only a monitor. Also accel=kvm, memory-backend=ID"),
     ("M", "pc|none", "the same"),
     (
         "accel",

@@ -65,6 +65,7 @@ struct Raw {
     reactor: ReactorConfig,
     accels: Accels,
     machine_type: MachineType,
+    memory_backend: Option<String>,
     qtest_log: Option<String>,
 }
 
@@ -174,7 +175,10 @@ impl Raw {
         if let Some(list) = kv.take("accel") {
             self.accels.add(&list);
         }
-        kv.finish("type, accel")
+        if let Some(id) = kv.take("memory-backend") {
+            self.memory_backend = Some(id);
+        }
+        kv.finish("type, accel, memory-backend")
     }
 
     fn finish(mut self) -> Result<Config, String> {
@@ -205,11 +209,15 @@ impl Raw {
         let serial = self.streams.finish(console)?;
         let Streams { chardevs, monitors, listen, add_fds, qtest, .. } = self.streams;
         let cpu = self.cpu.as_deref().unwrap_or("host");
+        let usual = if bare { 0 } else { DEFAULT_RAM };
+        let backend = self.memory_backend.as_deref();
+        let memory = object::memory(self.memory, backend, &self.objects, usual)?;
         Ok(Config {
             name: self.name,
             uuid: self.uuid,
             machine: self.machine_type,
-            ram_size: self.memory.unwrap_or(if bare { 0 } else { DEFAULT_RAM }),
+            memory,
+            memory_backend: self.memory_backend,
             topology: self.topology.unwrap_or(Topology::cores(1)),
             cpu: cpu.parse().map_err(|error| format!("-cpu {cpu}: {error}"))?,
             kernel: self.kernel,

@@ -30,7 +30,7 @@ fn without_options_the_embedded_guest_gets_a_disk_and_a_socket() {
         kinds.collect::<Vec<_>>()[..],
         [Backend::Stdio { signal: false }, Backend::Mux { .. }]
     ));
-    assert_eq!((config.ram_size, config.topology.count()), (128 << 20, 1));
+    assert_eq!((config.memory.size, config.topology.count()), (128 << 20, 1));
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_linux_machine_is_what_it_says() {
         "-nographic",
     ]);
     assert_eq!(config.append, "console=ttyS0 quiet");
-    assert_eq!((config.ram_size, config.topology.count()), (512 << 20, 2));
+    assert_eq!((config.memory.size, config.topology.count()), (512 << 20, 2));
     assert_eq!((config.drives.len(), config.devices.len()), (1, 1));
     assert_eq!(config.listen.len(), 1);
 }

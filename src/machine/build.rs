@@ -177,14 +177,18 @@ fn make_board(
 }
 
 fn build_ram(config: &Config) -> Result<Arc<Ram>, String> {
-    memory::build(&RamConfig::new(ram_bytes(config))).map_err(|error| format!("-m: {error}"))
+    let memory = RamConfig { size: ram_bytes(config), ..config.memory.clone() };
+    memory::build(&memory).map_err(|error| match &config.memory_backend {
+        Some(id) => format!("Memory backend '{id}': {error}"),
+        None => error.to_string(),
+    })
 }
 
 /// A machine of nothing may have no memory that anybody sees; the least there can be is made.
 fn ram_bytes(config: &Config) -> u64 {
     match config.machine {
-        MachineType::Pc => config.ram_size,
-        MachineType::None => config.ram_size.max(layout::MIN_RAM),
+        MachineType::Pc => config.memory.size,
+        MachineType::None => config.memory.size.max(layout::MIN_RAM),
     }
 }
 
@@ -195,7 +199,7 @@ fn open_kernel(config: &Config) -> Result<Boot, String> {
     };
     let (initrd, cmdline) = (config.initrd.clone(), config.append.clone());
     let boot = BootConfig { kernel, initrd, cmdline };
-    Boot::open(boot, config.ram_size).map_err(|error| error.to_string())
+    Boot::open(boot, config.memory.size).map_err(|error| error.to_string())
 }
 
 fn open_kvm(config: &Config) -> Result<Kvm, String> {

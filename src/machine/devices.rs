@@ -1,6 +1,6 @@
 //! The machine's device tree, and the devices of the command line.
 
-use crate::config::{DeviceConfig, MachineType, NetdevConfig, ObjectConfig};
+use crate::config::{Config, DeviceConfig, MachineType, NetdevConfig, ObjectConfig};
 use devices::block::graph::BlockGraph;
 use devices::board::Board;
 use devices::chardev::Chardevs;
@@ -42,7 +42,7 @@ pub(super) fn tree(parts: Parts<'_>) -> DeviceTree {
     let Parts { machine, chardevs, ram_size, clock, events, .. } = parts;
     let main = reactors.main().clone();
     let root = match machine {
-        MachineType::Pc => PciBus::root(Arc::clone(&board.pci), board.hotplug.clone(), ROOT_BUS),
+        MachineType::Pc => PciBus::root(&board.pci, board.hotplug.clone(), ROOT_BUS),
         MachineType::None => system_bus(),
     };
     let cores = reactors.cores().to_vec();
@@ -83,10 +83,10 @@ pub(super) fn tree(parts: Parts<'_>) -> DeviceTree {
 pub(super) async fn make_objects(
     cores: &[Context],
     fdsets: &FdSets,
-    configs: &[ObjectConfig],
+    config: &Config,
 ) -> Result<Arc<Objects>, String> {
-    let objects = Objects::with_fdsets(cores, fdsets.clone());
-    for ObjectConfig { option, arguments, syntax } in configs {
+    let objects = Objects::in_machine(cores, fdsets.clone(), config.memory_backend.clone());
+    for ObjectConfig { option, arguments, syntax } in &config.objects {
         let made = objects.add(arguments, *syntax).await;
         made.map_err(|error| format!("{option}: {error}"))?;
     }

@@ -79,8 +79,7 @@ impl Machine {
     ) -> Result<Self, String> {
         let Prepared { platform, ram, board, processors, apic_ids, .. } = prepared;
         let Prepared { cpus_max, kvm, requests, clock, .. } = prepared;
-        let objects =
-            devices::make_objects(reactors.cores(), chardevs.fdsets(), &config.objects).await?;
+        let objects = devices::make_objects(reactors.cores(), chardevs.fdsets(), config).await?;
         disks::open_all(&config.nodes, &config.drives, &block).await?;
         let netdevs = std::mem::take(&mut config.netdevs);
         let network = devices::make_netdevs(reactors, &events, netdevs)?;
@@ -95,11 +94,13 @@ impl Machine {
             objects,
             network: Arc::clone(&network),
             chardevs: chardevs.clone(),
-            ram_size: config.ram_size,
+            ram_size: config.memory.size,
             clock,
             events: events.clone(),
         });
         devices::plug_all(&devices, &config.devices).await?;
+        // Ports change what the tables say; they are where they were.
+        board.install_acpi(&ram, &apic_ids).map_err(|error| error.to_string())?;
         Ok(Self {
             kind: config.machine,
             name: config.name.clone(),
@@ -114,7 +115,7 @@ impl Machine {
             apic_ids,
             topology: config.topology,
             cpus_max,
-            ram_size: config.ram_size,
+            ram_size: config.memory.size,
             devices,
             block,
             events,

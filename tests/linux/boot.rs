@@ -1,19 +1,9 @@
-//! A Linux guest reaches its init and reads its disk. Run by `tests/linux/run.sh`, which builds the
-//! guest first.
+//! A Linux guest reaches its init and reads its disk.
 
+use super::RINGVISOR;
 use std::io::Write;
 use std::process::Command;
-use testkit::Vmm;
-
-const RINGVISOR: &str = env!("CARGO_BIN_EXE_ringvisor");
-
-/// What the guest's kernel has to leave alone on hosts without VMX/SVM; harmless elsewhere.
-const ARGUMENTS: &str = "console=ttyS0 quiet no_timer_check noxsave tsc=reliable clearcpuid=smap,smep,popcnt,fsgsbase,\
-    rdrand,rdseed,rdpid,rdtscp,umip,clwb,clflushopt,fsrm,erms rv.poweroff";
-
-fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run tests/linux/run.sh"))
-}
+use testkit::{LinuxGuest, LinuxImages, Vmm};
 
 /// A disk of 8 MiB with bytes that no other has, and the SHA-256 of its first MiB.
 fn disk(dir: &tempfile::TempDir) -> (String, String) {
@@ -39,12 +29,13 @@ fn disk(dir: &tempfile::TempDir) -> (String, String) {
 fn boot(extra: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let (image, sum) = disk(&dir);
-    let (kernel, initrd) = (variable("RINGVISOR_LINUX_KERNEL"), variable("RINGVISOR_LINUX_INITRD"));
     let drive = format!("file={image},format=raw,if=virtio");
-    let mut args = vec!["-kernel", &kernel, "-initrd", &initrd, "-append", ARGUMENTS];
-    args.extend(["-drive", &drive, "-nographic"]);
+    let own = LinuxImages::from_environment().arguments("rv.poweroff");
+    let mut args: Vec<&str> = own.iter().map(String::as_str).collect();
+    args.extend(["-drive", &drive]);
     args.extend(extra);
     let mut vmm = Vmm::start(RINGVISOR, &args);
+    vmm.set_patience(LinuxGuest::PATIENCE);
     vmm.close_stdin();
     vmm.wait_for("ringvisor-linux: init reached");
     vmm.wait_for(&format!("ringvisor-linux: vda 8388608 {sum}"));

@@ -14,6 +14,15 @@ init=$1 out=$2
 mkdir -p root/{bin,dev,etc/acpi/PWRF,proc,root,run,sys,tmp}
 cp /bin/busybox root/bin
 ln -s busybox root/bin/sh
+# SCSI's own tools, with the libraries that they load.
+for tool in sg_inq sg_luns sg_vpd sg_readcap sg_unmap sg_write_same sg_sync sg_reset sg_turs \
+	sg_verify sg_modes sg_requests; do
+	cp "/usr/bin/$tool" root/bin
+	ldd "/usr/bin/$tool" | sed -n 's/.*[[:space:]]\(\/[^ ]*\) (.*/\1/p'
+done | sort -u | while read -r library; do
+	mkdir -p "root${library%/*}"
+	cp -L "$library" "root$library"
+done
 install -m 755 "$init" root/init
 # busybox acpid runs this when the power button is pressed.
 printf '#!/bin/sh\nexec poweroff -f\n' >root/etc/acpi/PWRF/00000080

@@ -67,7 +67,15 @@ fn statistics_are_what_the_driver_says() {
         "path": "b0", "property": "guest-stats-polling-interval", "value": 1,
     });
     qmp.execute_with("qom-set", set);
-    assert_eq!(m.next_deadline(), 1_000_000_000, "a second, by the machine's clock");
+    // Meanwhile it stays with the device, wherever that is served.
+    qmp.execute_with("object-add", json!({"qom-type": "iothread", "id": "io0"}));
+    let told = qmp.execute_with("qom-get", path.clone());
+    m.step(500_000_000);
+    crate::rehome::to(&mut qmp, "b0", 0);
+    assert_eq!(qmp.execute_with("qom-get", path), told, "it is not read again");
+    assert_eq!(stats.device_used(&mut m), stats.used_index);
+    // A second from then, by the machine's clock.
+    assert_eq!(m.next_deadline(), 1_500_000_000);
     assert_eq!(stats.take(&mut m).0, head);
 }
 

@@ -170,3 +170,35 @@ fn a_port_is_plugged_and_unplugged_while_the_driver_listens() {
     }
     qmp.execute_with("chardev-remove", json!({"id": "c0"}));
 }
+
+#[test]
+fn a_console_that_moves_repeats_and_drops_nothing() {
+    // More than the port and the socket hold: the host does not read yet.
+    const LEN: usize = 8 << 20;
+    let console = "virtconsole,chardev=c0,id=p0";
+    let (mut m, mut stream) = with_chardev(&["-device", console]);
+    let mut qmp = m.qmp();
+    for id in ["io0", "io1"] {
+        qmp.execute_with("object-add", json!({"qom-type": "iothread", "id": id}));
+    }
+    let device = Device::new(&mut m, 4);
+    assert!(device.negotiate(&mut m, VERSION_1));
+    let mut to_host = device.queue(&mut m, 1, false);
+    device.driver_ok(&mut m);
+    let pattern: Vec<u8> = (0..LEN / 4).flat_map(|n| (n as u32).to_le_bytes()).collect();
+    let at = m.alloc(LEN as u64);
+    for (n, part) in pattern.chunks(1 << 20).enumerate() {
+        m.write(at + (n << 20) as u64, part);
+    }
+    let head = to_host.chain(&mut m, &[(at, LEN as u32, false)]);
+    to_host.offer(&mut m, head);
+    to_host.ring(&mut m);
+    m.step(1);
+    let mut read = vec![0; LEN];
+    for (n, part) in read.chunks_mut(LEN / 8).enumerate() {
+        crate::rehome::to(&mut qmp, "s", n % 2);
+        stream.read_exact(part).unwrap();
+    }
+    assert!(read == pattern);
+    to_host.take(&mut m);
+}

@@ -20,6 +20,8 @@ const GPE_ENABLE: u16 = 0xafe2;
 const PCI_HOTPLUG: u8 = 1 << 1;
 /// The system control interrupt.
 const SCI: u32 = 9;
+/// Configuration space in memory.
+const ECAM: u64 = 0xc000_0000;
 
 /// A machine with a disk `v0` in slot 4, a monitor session, and a node `n1` to plug in.
 struct Rig {
@@ -162,6 +164,39 @@ fn a_slot_is_free_again_after_the_eject() {
     }
     rig.qmp.execute_with("blockdev-del", json!({"node-name": "n1"}));
     drop(rig.dir);
+}
+
+/// Vendor and device of function `function` in slot 6.
+fn function(m: &mut Machine, function: u64) -> u32 {
+    m.readl(ECAM + (6 << 15) + (function << 12))
+}
+
+#[test]
+fn functions_of_a_slot_come_together_and_go_together() {
+    let mut rig = rig();
+    rig.m.outb(GPE_ENABLE, PCI_HOTPLUG);
+    rig.qmp.execute_with("device_add", blk("f1", "6.1"));
+    assert_eq!((rig.m.inl(UP), rig.m.irqs()), (0, vec![]), "nobody would look at function 1");
+    let mut zero = json!({"driver": "virtio-rng-pci", "id": "f0", "addr": "6.0"});
+    let text = rig.refused("device_add", zero.clone());
+    assert_eq!(text, "PCI: 6.0 indicates single function, but 6.1 is already populated.");
+    zero["multifunction"] = true.into();
+    rig.qmp.execute_with("device_add", zero);
+    assert_eq!(rig.m.next_irq(), (SCI, true));
+    rig.acknowledge();
+    assert_eq!(rig.m.inl(UP), 1 << 6);
+    assert_eq!([0, 1].map(|n| function(&mut rig.m, n)), [0x1044_1af4, 0x1042_1af4]);
+    let late = json!({"driver": "virtio-rng-pci", "id": "f2", "addr": "6.2"});
+    let text = rig.refused("device_add", late);
+    assert!(text.contains("function 0 already occupied by virtio-rng-pci"), "{text}");
+
+    rig.qmp.execute_with("device_del", json!({"id": "f1"}));
+    assert_eq!(rig.m.inl(DOWN), 1 << 6);
+    rig.m.outl(EJECT, 1 << 6);
+    let mut gone = [(); 2].map(|()| rig.qmp.wait_event("DEVICE_DELETED")["data"]["device"].take());
+    gone.sort_by_key(|id| id.as_str().map(str::to_owned));
+    assert_eq!(gone, ["f0", "f1"]);
+    assert_eq!([0, 1].map(|n| function(&mut rig.m, n)), [u32::MAX; 2]);
 }
 
 #[test]

@@ -5,8 +5,8 @@
 //! | the process, its protocol and its monitor | `machine` |
 //! | PCI enumeration, BARs | `pci` |
 //! | virtio over PCI, split queues | `virtio`, `queue` |
-//! | suites | `protocol`, `pc`, `transport`, `hotplug`, `blk`, `scsi`, `drive`, `errors`, |
-//! | | `throttle`, `images`, `net`, `balloon`, `console`, `rng` |
+//! | suites | `protocol`, `pc`, `transport`, `hotplug`, `root_port`, `blk`, `scsi`, `drive`, |
+//! | | `errors`, `throttle`, `images`, `net`, `balloon`, `console`, `rng`, `sg` |
 //!
 //! No test sleeps: it waits for a line, or reads until a value is there.
 
@@ -18,13 +18,17 @@ mod errors;
 mod hotplug;
 mod images;
 mod machine;
+mod memory;
 mod net;
 mod pc;
 mod pci;
 mod protocol;
 mod queue;
+mod rehome;
 mod rng;
+mod root_port;
 mod scsi;
+mod sg;
 mod throttle;
 mod transport;
 mod virtio;

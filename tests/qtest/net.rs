@@ -2,6 +2,7 @@
 
 use crate::machine::{Machine, PATIENCE};
 use crate::queue::Queue;
+use crate::rehome;
 use crate::virtio::{Device, VERSION_1};
 use serde_json::{Value, json};
 use std::os::unix::net::UnixDatagram;
@@ -202,4 +203,24 @@ fn a_socket_that_was_inherited_is_a_back_end() {
     let mut bytes = [0; 100];
     assert_eq!(far.recv(&mut bytes).unwrap(), 60);
     assert_eq!(bytes[..60], [0x22; 60]);
+}
+
+#[test]
+fn an_adapter_that_moves_loses_no_packet_that_waits() {
+    let (mut m, mut net, wire) = adapter("");
+    let mut qmp = m.qmp();
+    for id in ["io0", "io1"] {
+        qmp.execute_with("object-add", json!({"qom-type": "iothread", "id": id}));
+    }
+    for n in 0..10u8 {
+        let at = net.post(&mut m, 256);
+        // The buffer is with the back end when the adapter moves.
+        m.step(1);
+        rehome::to(&mut qmp, "net0", usize::from(n % 2));
+        let frame = [&[0xff; 6][..], &[n; 58]].concat();
+        wire.send(&frame);
+        assert_eq!(net.received(&mut m, at), frame);
+        net.send(&mut m, &frame);
+        assert_eq!(wire.receive(), frame);
+    }
 }

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long a reply or event may take.
+/// How long a reply or event may take, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A negotiated session.
@@ -33,6 +33,14 @@ impl Qmp {
         qmp.send(&json!({"execute": "qmp_capabilities"}))?;
         qmp.read()?;
         Ok(qmp)
+    }
+
+    /// How long a reply or event may take from now on.
+    ///
+    /// # Panics
+    /// When the session is gone.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.stream.set_read_timeout(Some(patience)).expect("the session is there");
     }
 
     /// What the server said first.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How long anything may take; far above what it does take, for busy machines.
+/// How long anything may take, unless told otherwise; far above what it does take, for busy machines.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What a stream of the process has printed.
@@ -45,8 +45,8 @@ impl Transcript {
     }
 
     /// Waits until `done` says so. False at the end of the stream or of the patience.
-    fn wait(&self, mut done: impl FnMut(&str) -> bool) -> bool {
-        let deadline = Instant::now() + PATIENCE;
+    fn wait(&self, patience: Duration, mut done: impl FnMut(&str) -> bool) -> bool {
+        let deadline = Instant::now() + patience;
         let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if done(&text.0) {
@@ -69,6 +69,8 @@ pub struct Vmm {
     console: Arc<Transcript>,
     errors: Arc<Transcript>,
     dir: TempDir,
+    log: Option<PathBuf>,
+    patience: Duration,
 }
 
 /// How a process has ended.
@@ -119,12 +121,22 @@ impl Vmm {
         let console = Transcript::collect(child.stdout.take().expect("piped"));
         let errors = Transcript::collect(child.stderr.take().expect("piped"));
         let stdin = child.stdin.take();
-        Self { child, stdin, console, errors, dir }
+        Self { child, stdin, console, errors, dir, log: None, patience: PATIENCE }
     }
 
     /// The process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Writes all that the console has shown to `log` when this ends.
+    pub fn keep_console(&mut self, log: PathBuf) {
+        self.log = Some(log);
+    }
+
+    /// How long each wait from now on may take.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// A directory that lives as long as this.
@@ -141,7 +153,7 @@ impl Vmm {
     /// # Panics
     /// When the process ends before it listens.
     pub fn qmp(&mut self) -> Qmp {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         loop {
             match Qmp::connect(&self.socket()) {
                 Ok(qmp) => return qmp,
@@ -194,7 +206,7 @@ impl Vmm {
     /// # Panics
     /// When it never does.
     pub fn wait_for_count(&self, text: &str, count: usize) {
-        if !self.console.wait(|console| console.matches(text).count() >= count) {
+        if !self.console.wait(self.patience, |console| console.matches(text).count() >= count) {
             self.fail(&format!("the console never showed {text:?} ({count} times)"));
         }
     }
@@ -204,7 +216,7 @@ impl Vmm {
     /// # Panics
     /// When it never does.
     pub fn wait_for_error(&self, text: &str) {
-        if !self.errors.wait(|errors| errors.contains(text)) {
+        if !self.errors.wait(self.patience, |errors| errors.contains(text)) {
             self.fail(&format!("stderr never showed {text:?}"));
         }
     }
@@ -225,10 +237,12 @@ impl Vmm {
     /// When it does not end.
     pub fn finish(mut self) -> Finished {
         // Both streams end with the process.
-        if !self.console.wait(|_| false) && !self.console.text.lock().is_ok_and(|text| text.1) {
+        if !self.console.wait(self.patience, |_| false)
+            && !self.console.text.lock().is_ok_and(|text| text.1)
+        {
             self.fail("the process does not end");
         }
-        self.errors.wait(|_| false);
+        self.errors.wait(self.patience, |_| false);
         let status = self.child.wait().expect("the child is ours");
         Finished { status, console: self.console.text(), errors: self.errors.text() }
     }
@@ -244,6 +258,9 @@ impl Vmm {
         for line in &lines[lines.len().saturating_sub(50)..] {
             let _infallible = writeln!(report, "{line}");
         }
+        if let Some(log) = &self.log {
+            let _infallible = writeln!(report, "--- all of it: {}", log.display());
+        }
         panic!("{report}--- stderr\n{}", self.errors.text());
     }
 }
@@ -253,5 +270,11 @@ impl Drop for Vmm {
         // Gone already, most of the time.
         let _ended = self.child.kill();
         let _reaped = self.child.wait();
+        if let Some(log) = &self.log
+            && let Err(error) = std::fs::write(log, self.console.text())
+        {
+            // The test has nobody else to tell.
+            eprintln!("no log {}: {error}", log.display());
+        }
     }
 }

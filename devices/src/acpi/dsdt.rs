@@ -3,6 +3,7 @@
 use super::gpe::{GPE0_LEN, GPE0_PORT};
 use super::hotplug::{HOTPLUG_LEN, HOTPLUG_PORT};
 use super::hotplug_aml;
+use super::osc;
 use super::pm::{PM_LEN, PM1_EVENT_PORT, SLEEP_TYPE_S5};
 use super::tables::{AcpiConfig, OEM_ID, OEM_REVISION, OEM_TABLE_ID, bytes_of};
 use crate::legacy::{
@@ -100,6 +101,9 @@ fn pci_root(config: &AcpiConfig) -> Encoded {
         interrupt_routing(),
     ];
     children.extend(hotplug_aml::in_root_bridge());
+    if config.native_hotplug {
+        children.push(osc::method());
+    }
     device("PCI0", &children)
 }
 

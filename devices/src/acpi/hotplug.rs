@@ -12,7 +12,8 @@
 
 use super::gpe::GPE_PCI_HOTPLUG;
 use super::pm::AcpiPm;
-use crate::qdev::SlotEvents;
+use crate::error::CommandError;
+use crate::qdev::{SlotEvents, Unplug};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use vcpu::bus::BusDevice;
 
@@ -93,10 +94,10 @@ impl SlotEvents for PciHotplug {
         self.pm.raise_event(GPE_PCI_HOTPLUG);
     }
 
-    fn remove_requested(&self, slot: u8) -> bool {
+    fn remove_requested(&self, slot: u8) -> Result<Unplug, CommandError> {
         self.lock().down |= bit(slot);
         self.pm.raise_event(GPE_PCI_HOTPLUG);
-        true
+        Ok(Unplug::Asked)
     }
 
     fn removed(&self, slot: u8) {

@@ -5,6 +5,7 @@ mod gpe;
 mod hotplug;
 mod hotplug_aml;
 mod madt;
+mod osc;
 mod pm;
 mod tables;
 

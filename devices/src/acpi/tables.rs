@@ -54,6 +54,8 @@ pub struct AcpiConfig {
     pub apic_ids: Vec<u32>,
     /// The 64-bit PCI window; may be empty.
     pub pci64: Range<u64>,
+    /// Whether there are ports, whose hot-plug the guest may handle itself.
+    pub native_hotplug: bool,
 }
 
 /// One table as it lies in guest memory.

@@ -6,10 +6,12 @@
 //! | type | what it is |
 //! |---|---|
 //! | `iothread` | a core context to put queues on |
+//! | `memory-backend-file`, `-memfd`, `-ram` | memory, of which one may be the machine's |
 //! | `rng-random`, `rng-builtin` | sources of random bytes |
 //! | `secret` | a password or a key |
 //! | `throttle-group` | limits that several disks share |
 
+mod memory;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use vcpu::memory::{RamConfig, SpareMemory};
 
 /// What is behind an object.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ pub enum Body {
         /// The number of its thread on the host.
         thread_id: i32,
     },
+    /// Memory; `None`: the machine's own, which is mapped already.
+    Memory(Option<SpareMemory>),
     /// The file that random bytes are read from.
     Random(Opened),
     /// The bytes of a secret.
@@ -116,18 +121,37 @@ pub struct Objects {
     next_core: AtomicUsize,
     table: Mutex<BTreeMap<String, Arc<Object>>>,
     fdsets: FdSets,
+    /// The id of the machine's memory.
+    machine_memory: Option<String>,
 }
 
 impl Objects {
     /// No objects. I/O threads will be bound to `cores`.
     pub fn new(cores: &[Context]) -> Arc<Self> {
-        Self::with_fdsets(cores, FdSets::default())
+        Self::in_machine(cores, FdSets::default(), None)
     }
 
-    /// The same; paths of files may mean `fdsets`.
-    pub fn with_fdsets(cores: &[Context], fdsets: FdSets) -> Arc<Self> {
+    /// The same; paths of files may mean `fdsets`, and the memory back end called `machine_memory` is the
+    /// machine's, mapped as [`machine_memory`](Self::machine_memory) says.
+    pub fn in_machine(
+        cores: &[Context],
+        fdsets: FdSets,
+        machine_memory: Option<String>,
+    ) -> Arc<Self> {
         let (next_core, table) = (AtomicUsize::new(0), Mutex::default());
-        Arc::new(Self { cores: cores.to_vec(), next_core, table, fdsets })
+        Arc::new(Self { cores: cores.to_vec(), next_core, table, fdsets, machine_memory })
+    }
+
+    /// The memory that `arguments` describe: what a machine is to be made with. Any thread.
+    pub fn machine_memory(
+        arguments: &Map<String, Value>,
+        syntax: Syntax,
+    ) -> Result<RamConfig, CommandError> {
+        let (ty, id, properties) = Self::parse(arguments, syntax)?;
+        if ty.parent != memory::PARENT {
+            return Err(CommandError::generic(format!("Memory backend '{id}' not found")));
+        }
+        Ok(memory::config(&properties))
     }
 
     /// Creates the object that `arguments` describe: `qom-type`, `id` and properties. In `main`.
@@ -136,13 +160,33 @@ impl Objects {
         arguments: &Map<String, Value>,
         syntax: Syntax,
     ) -> Result<(), CommandError> {
+        let (ty, id, properties) = Self::parse(arguments, syntax)?;
+        self.refuse_duplicate(id)?;
+        let body = if ty.parent == memory::PARENT && self.machine_memory.as_deref() == Some(id) {
+            Body::Memory(None)
+        } else {
+            (ty.make)(self, &properties).await?
+        };
+        // Another one may have come while this one was being made.
+        self.refuse_duplicate(id)?;
+        let id = id.to_owned();
+        let object = Object { ty, id: id.clone(), properties: Mutex::new(properties), body };
+        self.lock().insert(id, Arc::new(object));
+        Ok(())
+    }
+
+    /// The type, the id and the properties that `arguments` name, checked.
+    fn parse(
+        arguments: &Map<String, Value>,
+        syntax: Syntax,
+    ) -> Result<(&'static ObjectType, &str, Properties), CommandError> {
         let ty = Self::name(arguments, "qom-type")?;
         let ty = OBJECT_TYPES.iter().find(|known| known.name == ty).ok_or_else(|| {
             let text = format!("Parameter 'qom-type' does not accept value '{ty}'");
             CommandError::generic(text)
         })?;
         let id = Self::name(arguments, "id")?;
-        let mut properties = Properties::defaults(ty.name, ty.properties.iter());
+        let mut properties = Properties::defaults(ty.name, ty.properties());
         for (name, value) in arguments {
             if matches!(name.as_str(), "qom-type" | "id") {
                 continue;
@@ -159,14 +203,7 @@ impl Objects {
         if !is_identifier(id) {
             return Err(CommandError::generic("Parameter 'id' expects an identifier"));
         }
-        self.refuse_duplicate(id)?;
-        let body = (ty.make)(self, &properties).await?;
-        // Another one may have come while this one was being made.
-        self.refuse_duplicate(id)?;
-        let id = id.to_owned();
-        let object = Object { ty, id: id.clone(), properties: Mutex::new(properties), body };
-        self.lock().insert(id, Arc::new(object));
-        Ok(())
+        Ok((ty, id, properties))
     }
 
     fn name<'a>(arguments: &'a Map<String, Value>, key: &str) -> Result<&'a str, CommandError> {
@@ -190,7 +227,13 @@ impl Objects {
 
     /// Removes an object; who uses it keeps what it had from it. In `main`.
     pub fn remove(&self, id: &str) -> Result<(), CommandError> {
-        let removed = self.lock().remove(id);
+        let mut table = self.lock();
+        if table.get(id).is_some_and(|object| matches!(object.body, Body::Memory(None))) {
+            let text = format!("object '{id}' is in use, can not be deleted");
+            return Err(CommandError::generic(text));
+        }
+        let removed = table.remove(id);
+        drop(table);
         removed.map(drop).ok_or_else(|| CommandError::generic(format!("object '{id}' not found")))
     }
 

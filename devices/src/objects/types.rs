@@ -1,6 +1,6 @@
 //! The types of objects.
 
-use super::{Body, Objects, secret, throttle};
+use super::{Body, Objects, memory, secret, throttle};
 use crate::error::CommandError;
 use crate::fdset::OpenFailure;
 use crate::qdev::BoxFuture;
@@ -18,11 +18,18 @@ pub struct ObjectType {
     pub name: &'static str,
     /// The type that it derives from.
     pub parent: &'static str,
-    /// Its properties.
-    pub properties: &'static [Property],
+    /// Its properties, in groups.
+    pub properties: &'static [&'static [Property]],
     /// Whether properties agree, at creation and when one is set.
     pub(super) check: fn(&Properties) -> Result<(), CommandError>,
     pub(super) make: Make,
+}
+
+impl ObjectType {
+    /// Its properties.
+    pub fn properties(&self) -> impl Iterator<Item = &'static Property> + use<> {
+        self.properties.iter().copied().flatten()
+    }
 }
 
 const SECRET_FORMAT: Words = Words { name: "QCryptoSecretFormat", words: &["raw", "base64"] };
@@ -59,10 +66,13 @@ pub static OBJECT_TYPES: &[ObjectType] = &[
     ObjectType {
         name: "iothread",
         parent: "event-loop-base",
-        properties: IOTHREAD,
+        properties: &[IOTHREAD],
         check: check_iothread,
         make: |objects, _| Box::pin(io_thread(objects)),
     },
+    memory::FILE_TYPE,
+    memory::MEMFD_TYPE,
+    memory::RAM_TYPE,
     ObjectType {
         name: "rng-builtin",
         parent: "rng-backend",
@@ -73,21 +83,21 @@ pub static OBJECT_TYPES: &[ObjectType] = &[
     ObjectType {
         name: "rng-random",
         parent: "rng-backend",
-        properties: RNG_RANDOM,
+        properties: &[RNG_RANDOM],
         check: |_| Ok(()),
         make: |objects, properties| Box::pin(open_random(objects, properties)),
     },
     ObjectType {
         name: "secret",
         parent: "secret_common",
-        properties: SECRET,
+        properties: &[SECRET],
         check: |_| Ok(()),
         make: |_, properties| Box::pin(secret::load(properties)),
     },
     ObjectType {
         name: "throttle-group",
         parent: "object",
-        properties: THROTTLE_GROUP,
+        properties: &[THROTTLE_GROUP],
         check: |properties| throttle::check(properties.json("limits")),
         make: |_, _| Box::pin(async { Ok(Body::Plain) }),
     },

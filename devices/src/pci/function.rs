@@ -1,6 +1,7 @@
 //! A PCI function: its registers, what they switch, and the device behind them.
 
 use super::bar::{BAR_COUNT, Bar, Bars};
+use super::bridge::{self, BRIDGE_BAR_COUNT, PciBridge};
 use super::config::{
     BAR0, COMMAND, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MASTER, COMMAND_MEMORY, ConfigBuilder,
     ConfigSpace, HEADER_MULTIFUNCTION, HEADER_TYPE, INTERRUPT_LINE, INTERRUPT_PIN, Identity,
@@ -25,6 +26,7 @@ pub struct FunctionSpec {
     msix_control: Range<u16>,
     intx: Option<Arc<IntxPin>>,
     hook: Range<u16>,
+    bridge: Option<Arc<PciBridge>>,
 }
 
 impl FunctionSpec {
@@ -38,6 +40,14 @@ impl FunctionSpec {
         Self::with_space(&identity, true)
     }
 
+    /// A PCI Express bridge to the bus of `bridge`; the identity's subsystem is not shown.
+    pub fn bridge(identity: Identity, bridge: &Arc<PciBridge>) -> Self {
+        let mut new = Self::express(identity);
+        bridge::lay_out(&mut new.config);
+        new.bridge = Some(Arc::clone(bridge));
+        new
+    }
+
     fn with_space(identity: &Identity, extended: bool) -> Self {
         Self {
             config: ConfigBuilder::new(identity, extended),
@@ -46,6 +56,7 @@ impl FunctionSpec {
             msix_control: 0..0,
             intx: None,
             hook: 0..0,
+            bridge: None,
         }
     }
 
@@ -56,6 +67,10 @@ impl FunctionSpec {
 
     /// Declares `bar` at register `index`.
     pub fn bar(&mut self, index: usize, bar: Bar) -> Result<(), LayoutError> {
+        if self.bridge.is_some() && index >= BRIDGE_BAR_COUNT {
+            let (size, reason) = (bar.size(), "a bridge has two registers");
+            return Err(LayoutError::Bar { index, size, reason });
+        }
         self.bars.declare(index, bar, &mut self.config)
     }
 
@@ -103,8 +118,9 @@ impl FunctionSpec {
 
     /// Sets the multi-function bit, which function 0 of a device with several functions needs.
     pub fn multifunction(&mut self, on: bool) {
+        let kind = u8::from(self.bridge.is_some());
         let bit = if on { HEADER_MULTIFUNCTION } else { 0 };
-        self.config.set(HEADER_TYPE, &[bit]);
+        self.config.set(HEADER_TYPE, &[kind | bit]);
     }
 }
 
@@ -117,6 +133,8 @@ pub(super) struct Attachment {
     pub(super) windows: Arc<PciWindows>,
     pub(super) line: Arc<SharedLine>,
     pub(super) gsi: u8,
+    /// The bridge that accesses have to pass.
+    pub(super) bridge: Option<Weak<PciBridge>>,
 }
 
 impl Attachment {
@@ -125,6 +143,14 @@ impl Attachment {
             Space::Pio => self.pio.upgrade(),
             Space::Mmio => self.mmio.upgrade(),
         }
+    }
+
+    /// Whether accesses to `size` bytes at `base` come this far.
+    fn admits(&self, space: Space, base: u64, size: u64) -> bool {
+        let forwarded = self.bridge.as_ref().is_none_or(|bridge| {
+            bridge.upgrade().is_some_and(|bridge| bridge.forwards(space, base, size))
+        });
+        forwarded && self.windows.admit(space, base, size)
     }
 }
 
@@ -148,6 +174,7 @@ pub struct Function {
     msix_control: Range<u16>,
     intx: Option<Arc<IntxPin>>,
     hook: Range<u16>,
+    bridge: Option<Arc<PciBridge>>,
     device: Arc<dyn PciDevice>,
     decoding: Mutex<Decoding>,
 }
@@ -169,6 +196,7 @@ impl Function {
             msix_control: spec.msix_control,
             intx: spec.intx,
             hook: spec.hook,
+            bridge: spec.bridge,
             device,
             decoding: Mutex::default(),
         })
@@ -187,6 +215,11 @@ impl Function {
     /// The device behind it.
     pub fn device(&self) -> &Arc<dyn PciDevice> {
         &self.device
+    }
+
+    /// The bridge that it is, if it is one.
+    pub fn bridge(&self) -> Option<&Arc<PciBridge>> {
+        self.bridge.as_ref()
     }
 
     /// The BAR declared at register `index`.
@@ -231,6 +264,11 @@ impl Function {
         if touches(offset, data.len(), &(COMMAND..BAR0 + 4 * BAR_COUNT as u16)) {
             self.decode(&mut decoding);
         }
+        if let Some(bridge) = &self.bridge
+            && bridge::FORWARDING.iter().any(|range| touches(offset, data.len(), range))
+        {
+            bridge.follow(&self.config);
+        }
         if touches(offset, data.len(), &self.msix_control)
             && let Some(msix) = &self.msix
             && msix.set_control(self.config.u16(self.msix_control.start))
@@ -264,14 +302,25 @@ impl Function {
         self.config.reset();
         self.wire(&decoding);
         self.command_written(&mut decoding);
+        if let Some(bridge) = &self.bridge {
+            bridge.follow(&self.config);
+        }
     }
 
     /// Connects the function to the machine; its BARs decode as its registers say.
     pub(super) fn attach(&self, attachment: Attachment) {
         let mut decoding = self.lock();
+        if let Some(bridge) = &self.bridge {
+            bridge.connect(Some(&attachment));
+        }
         decoding.attachment = Some(attachment);
         self.wire(&decoding);
         self.decode(&mut decoding);
+    }
+
+    /// What reaches the function from above has changed.
+    pub(super) fn redecode(&self) {
+        self.decode(&mut self.lock());
     }
 
     /// Takes the function off the machine: nothing decodes, its interrupt pin drives nothing.
@@ -282,6 +331,9 @@ impl Function {
         }
         decoding.attachment = None;
         self.wire(&decoding);
+        if let Some(bridge) = &self.bridge {
+            bridge.connect(None);
+        }
     }
 
     fn command_written(&self, decoding: &mut Decoding) {
@@ -326,8 +378,8 @@ impl Function {
     fn admitted(&self, decoding: &Decoding, index: usize) -> Option<u64> {
         let bar = self.bars.get(index)?;
         let base = self.bars.decoded_at(index, &self.config, decoding.command)?;
-        let windows = &decoding.attachment.as_ref()?.windows;
-        windows.admit(bar.space(), base, bar.size()).then_some(base)
+        let attachment = decoding.attachment.as_ref()?;
+        attachment.admits(bar.space(), base, bar.size()).then_some(base)
     }
 
     fn map(&self, decoding: &mut Decoding, index: usize, base: u64) {

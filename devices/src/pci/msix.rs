@@ -1,6 +1,7 @@
 //! MSI-X: the capability, the vector table and the pending bit array
 //! (PCI Local Bus 3.0, section 6.8.2).
 
+use reactor::Fd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use vcpu::irq::{IrqError, MsiMessage, MsiVector, Platform};
@@ -57,6 +58,13 @@ struct Table {
     entries: Vec<Entry>,
     function_masked: bool,
     enabled: bool,
+}
+
+/// Adds 1 to an eventfd, from any thread. Never blocks: the count stays far below its limit.
+pub(crate) fn signal(eventfd: &Fd) {
+    if let Err(error) = nix::unistd::write(eventfd, &1u64.to_ne_bytes()) {
+        tracing::error!(%error, "signalling an eventfd");
+    }
 }
 
 /// The MSI-X state of one function.

@@ -1,15 +1,15 @@
 //! The PCI root: which function sits where, and the ways a guest reaches their registers.
 
-use super::config::{HEADER_MULTIFUNCTION, HEADER_TYPE, Identity};
+use super::config::Identity;
 use super::decode::PciWindows;
 use super::device::PciDevice;
-use super::function::{Attachment, Function, FunctionSpec};
-use super::intx::{IntxRouter, root_bus_gsi};
+use super::function::{Function, FunctionSpec};
+use super::intx::IntxRouter;
 use super::ports::{ConfigPorts, Ecam};
-use rcu::RcuCell;
+use super::segment::{PciSegment, Wiring};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vcpu::address_space::AddressSpace;
 use vcpu::irq::Platform;
 
@@ -44,20 +44,37 @@ pub enum PlugError {
     /// No slot is left.
     #[error("PCI: no slot/function available for {0}, all in use or reserved")]
     Full(String),
-    /// Function 0 of the device does not say that there are more.
+    /// Function 0 of the device does not say that there are more: `multifunction=on` would.
     #[error(
-        "PCI: slot {} not available for {id}, the device there has one function; \
-         set multifunction=on for function 0", .at.words()
+        "PCI: single function device can't be populated in function {:x}.{:x}",
+        .at.device, .at.function
     )]
     SingleFunction {
         /// Where.
         at: Slot,
+    },
+    /// The new function 0 does not say that there are more, and there are.
+    #[error(
+        "PCI: {0:x}.0 indicates single function, but {0:x}.{1:x} is already populated.",
+        .other.device, .other.function
+    )]
+    IndicatesSingle {
+        /// Another function of the device.
+        other: Slot,
+    },
+    /// A port's link has one device.
+    #[error(
+        "PCI: slot {device} is not valid for {id}, parent device only allows plugging into slot 0."
+    )]
+    OneDevice {
+        /// Device number asked for.
+        device: u8,
         /// Who wants it.
         id: String,
     },
 }
 
-/// A place on the root bus.
+/// A place on a bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot {
     device: u8,
@@ -104,15 +121,9 @@ impl fmt::Display for Slot {
     }
 }
 
-type Table = Vec<(Slot, Arc<Function>)>;
-
-/// What configuration accesses need: the table of functions, read under RCU, and the address latch
-/// of configuration mechanism #1.
+/// What configuration accesses need: the root bus, and the address latch of configuration mechanism #1.
 pub(super) struct Topology {
-    // Sorted by slot.
-    functions: RcuCell<Table>,
-    // Writers of the table take turns.
-    writer: Mutex<()>,
+    root: Arc<PciSegment>,
     address: AtomicU32,
 }
 
@@ -142,18 +153,11 @@ impl Topology {
         self.address.store(address, Ordering::Release);
     }
 
-    // A reference, not a guard, leaves here: a write may take the accelerator's locks, and a
-    // section should not span that.
     fn lookup(&self, bus: u8, devfn: u8) -> Option<Arc<Function>> {
-        let wanted = (bus == 0).then(|| Slot::from_devfn(devfn))?;
-        let guard = rcu::read();
-        let table = self.functions.read(&guard);
-        let index = table.binary_search_by_key(&wanted, |(slot, _)| *slot).ok()?;
-        table.get(index).map(|(_, function)| Arc::clone(function))
-    }
-
-    fn snapshot(&self) -> Table {
-        self.functions.read(&rcu::read()).clone()
+        if bus == 0 {
+            return self.root.lookup(devfn);
+        }
+        self.root.below(bus)?.lookup(devfn)
     }
 }
 
@@ -167,15 +171,12 @@ pub struct PciRootConfig {
     pub windows: PciWindows,
 }
 
-/// The PCI root with its one bus, host bridge 8086:1237 at 00:00.0 included.
+/// The PCI root with its bus, host bridge 8086:1237 at 00:00.0 included, and what is below bridges.
 ///
 /// Configuration accesses come through [`PciRoot::config_ports`] and [`PciRoot::ecam`] from any
 /// thread; finding a function takes no lock. Plugging and unplugging is `main`'s.
 pub struct PciRoot {
     topology: Arc<Topology>,
-    config: PciRootConfig,
-    windows: Arc<PciWindows>,
-    router: IntxRouter,
 }
 
 struct HostBridge;
@@ -195,18 +196,20 @@ impl PciRoot {
         };
         let bridge =
             Function::new("host-bridge", FunctionSpec::new(identity), Arc::new(HostBridge));
-        let root = Self {
-            topology: Arc::new(Topology {
-                functions: RcuCell::new(Vec::new()),
-                writer: Mutex::default(),
-                address: AtomicU32::new(0),
-            }),
-            windows: Arc::new(config.windows.clone()),
-            config,
+        let root = PciSegment::root(Wiring::Root {
+            pio: Arc::downgrade(&config.pio),
+            mmio: Arc::downgrade(&config.mmio),
+            windows: Arc::new(config.windows),
             router: IntxRouter::new(platform),
-        };
-        root.insert(Slot::from_devfn(0), &bridge, Vec::new());
-        root
+        });
+        // The bus is empty: there is nothing that it could collide with.
+        let _first = root.plug(Some(Slot::from_devfn(0)), &bridge);
+        Self { topology: Arc::new(Topology { root, address: AtomicU32::new(0) }) }
+    }
+
+    /// The root bus.
+    pub fn segment(&self) -> &Arc<PciSegment> {
+        &self.topology.root
     }
 
     /// Ports 0xcf8 to 0xcff: configuration mechanism #1, with the reset control register at 0xcf9
@@ -223,93 +226,44 @@ impl PciRoot {
     /// Plugs `function` in at `slot`, or at function 0 of the first free device. From now on
     /// its BARs decode as the guest asks.
     pub fn plug(&self, slot: Option<Slot>, function: &Arc<Function>) -> Result<Slot, PlugError> {
-        let _turn = self.writer();
-        let table = self.topology.snapshot();
-        let id = function.id();
-        let slot = match slot {
-            Some(slot) => slot,
-            None => free_slot(&table).ok_or_else(|| PlugError::Full(id.to_owned()))?,
-        };
-        if let Some((_, other)) = table.iter().find(|(taken, _)| *taken == slot) {
-            let (id, by) = (id.to_owned(), other.id().to_owned());
-            return Err(PlugError::InUse { at: slot, id, by });
-        }
-        if !may_share(&table, slot, function) {
-            return Err(PlugError::SingleFunction { at: slot, id: id.to_owned() });
-        }
-        self.insert(slot, function, table);
-        Ok(slot)
+        self.segment().plug(slot, function)
     }
 
     /// Takes the function at `slot` away: nothing of it decodes when this returns. The host bridge
     /// stays.
     pub fn unplug(&self, slot: Slot) -> Option<Arc<Function>> {
-        let _turn = self.writer();
-        let mut table = self.topology.snapshot();
-        let index = table.iter().position(|(taken, _)| *taken == slot && slot.device != 0)?;
-        let (_, function) = table.remove(index);
-        self.topology.functions.publish(table);
-        function.detach();
-        Some(function)
+        (slot.device != 0).then(|| self.segment().unplug(slot)).flatten()
     }
 
-    /// Every function by slot, for queries.
+    /// Every function on the root bus by slot, for queries.
     pub fn functions(&self) -> Vec<(Slot, Arc<Function>)> {
-        self.topology.snapshot()
+        self.segment().functions()
     }
 
-    /// The function at `slot`.
+    /// Whether there is a bridge on the root bus.
+    pub fn has_bridges(&self) -> bool {
+        self.functions().iter().any(|(_, function)| function.bridge().is_some())
+    }
+
+    /// The function at `slot` of the root bus.
     pub fn function(&self, slot: Slot) -> Option<Arc<Function>> {
         self.topology.lookup(0, slot.devfn())
     }
 
     /// Waits until every function has finished what accesses so far have begun. Any context.
     pub async fn settled(&self) {
-        for (_, function) in self.topology.snapshot() {
+        for (_, function) in self.functions() {
+            let below = function.bridge().map(|bridge| bridge.segment().functions());
+            for (_, function) in below.into_iter().flatten() {
+                std::future::poll_fn(|cx| function.device().poll_settled(cx)).await;
+            }
             std::future::poll_fn(|cx| function.device().poll_settled(cx)).await;
         }
     }
 
-    /// The whole bus to power-on state. Runs in `main` while no vCPU does.
+    /// All buses to power-on state. Runs in `main` while no vCPU does.
     pub fn reset(&self) {
         self.topology.set_address(0);
-        for (_, function) in self.topology.snapshot() {
-            function.reset();
-        }
-    }
-
-    fn insert(&self, slot: Slot, function: &Arc<Function>, mut table: Table) {
-        // One function a pin: all of a device's functions use INTA of their own slot.
-        function.attach(Attachment {
-            pio: Arc::downgrade(&self.config.pio),
-            mmio: Arc::downgrade(&self.config.mmio),
-            windows: Arc::clone(&self.windows),
-            line: self.router.line(slot.device, 0),
-            gsi: root_bus_gsi(slot.device, 0) as u8,
-        });
-        let index = table.partition_point(|(taken, _)| *taken < slot);
-        table.insert(index, (slot, Arc::clone(function)));
-        self.topology.functions.publish(table);
-    }
-
-    fn writer(&self) -> MutexGuard<'_, ()> {
-        self.topology.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn free_slot(table: &Table) -> Option<Slot> {
-    let taken = |device| table.iter().any(|(slot, _)| slot.device == device);
-    let device = (1..DEVICES_PER_BUS).find(|device| !taken(*device))?;
-    Some(Slot { device, function: 0 })
-}
-
-// Software looks for functions 1 to 7 only where function 0 has the multi-function bit.
-fn may_share(table: &Table, slot: Slot, function: &Function) -> bool {
-    let multi = |f: &Function| f.config().u8(HEADER_TYPE) & HEADER_MULTIFUNCTION != 0;
-    let mut neighbours = table.iter().filter(|(other, _)| other.device == slot.device);
-    match neighbours.clone().find(|(other, _)| other.function == 0) {
-        Some((_, zero)) => multi(zero),
-        None if slot.function == 0 => neighbours.next().is_none() || multi(function),
-        None => true,
+        self.segment().reset();
     }
 }

@@ -2,6 +2,7 @@
 
 use super::device::Device;
 use crate::error::CommandError;
+use crate::pci::SlotAnswer;
 use rcu::{Guard, RcuList};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -15,6 +16,9 @@ pub enum Unplug {
     /// The device may go at once.
     Now,
 }
+
+/// Hears what the guest does with the card in the slot of a bus that is a link. Any thread; does not wait.
+pub type SlotHear = Box<dyn Fn(SlotAnswer) + Send + Sync>;
 
 /// What distinguishes one kind of bus from another. All calls come from `main`.
 pub trait BusKind: Send + Sync {
@@ -36,6 +40,10 @@ pub trait BusKind: Send + Sync {
 
     /// Asks the guest to let go of `device`, where it has a say.
     fn request_unplug(&self, device: &Device) -> Result<Unplug, CommandError>;
+
+    /// Hands over what hears of the card in the slot, where the bus's own hardware knows. Once, when the device
+    /// that makes the bus is there.
+    fn connect(&self, _hear: SlotHear) {}
 
     /// Disconnects a plugged device: the guest cannot reach it when this returns.
     fn unplug(&self, device: &Device);

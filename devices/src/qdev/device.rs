@@ -1,6 +1,7 @@
 //! A device: an instance of a type.
 
 use super::bus::Bus;
+use super::setup::Resources;
 use super::types::DeviceType;
 use super::value::Properties;
 use super::{BoxFuture, value};
@@ -39,6 +40,15 @@ pub trait Realized: Send + Sync {
     /// A property is about to change, which happens unless this fails. In `main`.
     fn set_property(&self, _name: &str, _value: &value::PropValue) -> Result<(), CommandError> {
         Ok(())
+    }
+
+    /// Moves its queues to the contexts that `properties` name, while its driver goes on. In `main`.
+    fn move_queues<'a>(
+        &'a self,
+        _resources: &'a Resources,
+        _properties: &'a Properties,
+    ) -> BoxFuture<'a, Result<(), CommandError>> {
+        Box::pin(std::future::ready(Err(CommandError::generic("The device has no queues"))))
     }
 
     /// Back to power-on state, where the bus does not do that. In `main` while no vCPU runs.
@@ -216,6 +226,33 @@ impl Device {
             body.set_property(name, value)?;
         }
         *properties = changed;
+        Ok(())
+    }
+
+    /// Moves its queues to other contexts while its driver goes on: to those of `iothread`, or of
+    /// `mapping`, or to all cores where both are `None`. In `main`.
+    pub async fn set_iothread(
+        &self,
+        resources: &Resources,
+        iothread: Option<&str>,
+        mapping: Option<&Value>,
+    ) -> Result<(), CommandError> {
+        let body = self.body().filter(|_| self.state() == DeviceState::Realized).cloned();
+        let body = body.ok_or_else(|| CommandError::device_not_found(self.name()))?;
+        let mut properties = self.properties();
+        for (name, value) in
+            [("iothread", iothread.map(Value::from)), ("iothread-vq-mapping", mapping.cloned())]
+        {
+            match value {
+                Some(value) => properties.set(name, &value, value::Syntax::Json)?,
+                None => properties.unset(name),
+            }
+        }
+        body.move_queues(resources, &properties).await?;
+        let mut current = lock(&self.properties);
+        for name in ["iothread", "iothread-vq-mapping"] {
+            current.take_over(name, &properties);
+        }
         Ok(())
     }
 

@@ -31,7 +31,7 @@ mod tree;
 mod types;
 pub mod value;
 
-pub use bus::{Bus, BusKind, Unplug, Visit};
+pub use bus::{Bus, BusKind, SlotHear, Unplug, Visit};
 pub use device::{Device, DeviceState, Realized};
 pub use pci_bus::{PciBus, SlotEvents};
 pub use request::{DeviceRequest, keyval};

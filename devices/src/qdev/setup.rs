@@ -84,6 +84,8 @@ pub struct Setup<'a> {
     pub name: &'a str,
     /// Its place in the object tree.
     pub path: &'a str,
+    /// Whether the machine has been made already.
+    pub hotplugged: bool,
     pub(super) steps: &'a Steps,
 }
 

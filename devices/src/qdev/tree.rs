@@ -1,11 +1,13 @@
 //! The tree: adding, removing, finding, resetting.
 
-use super::bus::{Bus, Unplug, Visit};
+use super::bus::{Bus, SlotHear, Unplug, Visit};
 use super::device::{Device, DeviceState};
+use super::pci_bus::is_port;
 use super::request::DeviceRequest;
 use super::setup::{Resources, Setup, Steps};
 use super::types::{DeviceType, Types};
 use crate::error::CommandError;
+use crate::pci::SlotAnswer;
 use reactor::Context;
 use reactor::sync::{Notify, oneshot};
 use std::collections::BTreeSet;
@@ -148,11 +150,15 @@ impl DeviceTree {
             type_name: ty.name,
             name: device.id().unwrap_or(ty.name),
             path: device.path(),
+            hotplugged: hotplug,
             steps: &inner.steps,
         };
         inner.steps.next("realize")?;
         let body = (ty.realize)(setup).await?;
         device.set_body(Arc::clone(&body));
+        for bus in device.buses() {
+            bus.kind().connect(self.answers_from(bus));
+        }
         if let Err(error) = inner.attach(&device, &bus) {
             // The guest may have found the device in between. What it has claimed goes back with it.
             body.stop().await;
@@ -224,16 +230,46 @@ impl DeviceTree {
 
     /// The guest has ejected these slots of the root bus, a bit each: every function there goes. In `main`.
     pub fn ejected(&self, slots: u32) {
+        self.ejected_from(self.root(), slots);
+    }
+
+    fn ejected_from(&self, bus: &Bus, slots: u32) {
         let in_slot = |device: &Device| {
             let slot = device.address().map_or(u32::MAX, |devfn| devfn >> 3);
-            slots.checked_shr(slot).is_some_and(|bits| bits & 1 != 0)
+            slots.checked_shr(slot).is_some_and(|bits| bits & 1 != 0) && !is_port(device)
         };
         let guard = rcu::read();
-        let gone: Vec<_> =
-            self.root().children(&guard).filter(|device| in_slot(device)).cloned().collect();
+        let gone: Vec<_> = bus.children(&guard).filter(|device| in_slot(device)).cloned().collect();
         drop(guard);
         for device in gone {
             drop(self.remove(&device));
+        }
+    }
+
+    /// What hears of the card on `bus`, which is a link.
+    fn answers_from(&self, bus: &Arc<Bus>) -> SlotHear {
+        // Weak: the bus has this.
+        let (tree, bus) = (self.downgrade(), Arc::downgrade(bus));
+        let main = self.0.config.main.clone();
+        Box::new(move |answer| {
+            let (tree, bus) = (tree.clone(), bus.clone());
+            main.schedule_named_bh("pci slot", move || {
+                let (Some(tree), Some(bus)) = (tree.upgrade(), bus.upgrade()) else { return };
+                match answer {
+                    SlotAnswer::Released => tree.ejected_from(&bus, 1),
+                    SlotAnswer::Kept => tree.kept_on(&bus),
+                }
+            });
+        })
+    }
+
+    /// The guest goes on with the card on `bus`, though some of its devices were to go.
+    fn kept_on(&self, bus: &Bus) {
+        let guard = rcu::read();
+        let kept: Vec<_> = bus.children(&guard).cloned().collect();
+        drop(guard);
+        for device in kept {
+            self.unplug_refused(&device);
         }
     }
 
@@ -353,7 +389,7 @@ impl Inner {
         let bus = self.buses().into_iter().find(|bus| bus.name() == name);
         let bus = bus.ok_or_else(|| CommandError::generic(format!("Bus '{name}' not found")))?;
         let generic = |text: String| Err(CommandError::generic(text));
-        if bus.type_name() != ty.bus {
+        if !takes(&bus, ty) {
             return generic(format!("Device '{}' can't go on {} bus", ty.name, bus.type_name()));
         }
         if bus.kind().is_full(&bus) {
@@ -363,7 +399,7 @@ impl Inner {
     }
 
     fn free_bus(&self, ty: &DeviceType) -> Result<Arc<Bus>, CommandError> {
-        let of_kind = |bus: &Arc<Bus>| bus.type_name() == ty.bus;
+        let of_kind = |bus: &Arc<Bus>| takes(bus, ty);
         let (buses, name) = (self.buses(), ty.name);
         let mut candidates = buses.into_iter().filter(of_kind).peekable();
         if candidates.peek().is_none() {
@@ -452,6 +488,12 @@ impl Inner {
     fn ids(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether devices of type `ty` go on buses of the kind of `bus`.
+fn takes(bus: &Bus, ty: &DeviceType) -> bool {
+    // The link of PCI Express is a PCI bus to software.
+    bus.type_name() == ty.bus || (bus.type_name() == "PCIE" && ty.bus == "PCI")
 }
 
 /// An id that goes back when the addition fails.

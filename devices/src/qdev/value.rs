@@ -285,6 +285,26 @@ impl Properties {
         Ok(())
     }
 
+    /// Gives a property no value.
+    pub(super) fn unset(&mut self, name: &str) {
+        if let Some((_, place)) = self.values.iter_mut().find(|(known, _)| known.name == name) {
+            *place = PropValue::Unset;
+        }
+    }
+
+    /// Gives a property the value that it has in `other`.
+    pub(super) fn take_over(&mut self, name: &str, other: &Self) {
+        let place = self.values.iter_mut().find(|(known, _)| known.name == name);
+        if let (Some((_, place)), Some(value)) = (place, other.get(name)) {
+            *place = value.clone();
+        }
+    }
+
+    /// The type whose properties they are.
+    pub fn owner(&self) -> &'static str {
+        self.owner
+    }
+
     /// The declarations, in their order.
     pub fn declared(&self) -> impl Iterator<Item = &'static Property> + '_ {
         self.values.iter().map(|(property, _)| *property)

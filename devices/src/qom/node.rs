@@ -98,7 +98,7 @@ impl Node {
                 list.extend(declared.map(|own| PropertyInfo::plain(own.name, own.type_name())));
             }
             Entity::Object(object) => {
-                let declared = object.ty().properties.iter();
+                let declared = object.ty().properties();
                 list.extend(declared.map(|own| PropertyInfo::plain(own.name, own.type_name())));
             }
         }
@@ -123,7 +123,7 @@ impl Node {
             (Entity::Bus(_), _) => None,
             (Entity::Device(device), _) => of_device(device, name),
             (Entity::Object(object), _) => {
-                let property = object.ty().properties.iter().find(|own| own.name == name);
+                let property = object.ty().properties().find(|own| own.name == name);
                 property.zip(object.property(name)).map(|(own, value)| shown(own, value))
             }
         };
@@ -134,7 +134,7 @@ impl Node {
     pub fn set(&self, name: &str, value: &Value, syntax: Syntax) -> Result<(), CommandError> {
         let declared = match &self.entity {
             Entity::Device(device) => device.ty().properties().any(|own| own.name == name),
-            Entity::Object(object) => object.ty().properties.iter().any(|own| own.name == name),
+            Entity::Object(object) => object.ty().properties().any(|own| own.name == name),
             Entity::Fixed(_) | Entity::Bus(_) => false,
         };
         match &self.entity {

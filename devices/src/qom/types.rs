@@ -103,7 +103,7 @@ pub fn type_properties(types: &Types, name: &str) -> Result<Vec<PropertyInfo>, C
     match (found.device, found.object) {
         (Some(ty), _) => list.extend(ty.properties().map(PropertyInfo::declared)),
         (None, Some(ty)) => {
-            let declared = ty.properties.iter();
+            let declared = ty.properties();
             list.extend(declared.map(|own| PropertyInfo::plain(own.name, own.type_name())));
         }
         (None, None) if implements(&found, "pci-device") => {

@@ -1,7 +1,7 @@
 //! How a device gets its driver's attention: the ISR byte, MSI-X vectors, INTx, NEEDS_RESET.
 
 use super::NO_VECTOR;
-use crate::pci::{IntxPin, Msix};
+use crate::pci::{IntxPin, Msix, signal};
 use reactor::{Fd, OpGroup};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -140,13 +140,6 @@ impl Interrupts {
         if self.needs_reset() {
             self.interrupt_config();
         }
-    }
-}
-
-/// Adds 1 to an eventfd, from any thread. Never blocks: the count stays far below its limit.
-pub(super) fn signal(eventfd: &Fd) {
-    if let Err(error) = nix::unistd::write(eventfd, &1u64.to_ne_bytes()) {
-        tracing::error!(%error, "signalling an eventfd");
     }
 }
 

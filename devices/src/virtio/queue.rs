@@ -85,6 +85,13 @@ pub enum ChainFault {
     UsedRing,
 }
 
+/// How far a queue has been worked off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct RingPosition {
+    available: u16,
+    used: u16,
+}
+
 /// A live queue.
 pub struct Virtqueue {
     queue: Queue,
@@ -109,6 +116,17 @@ impl Virtqueue {
         queue.set_event_idx(features & features::EVENT_IDX != 0);
         queue.set_ready(true);
         Ok(Self { queue, ram: Arc::clone(ram), unannounced: 0 })
+    }
+
+    /// How far it is; of a queue whose chains have all been given back or put back.
+    pub(super) fn position(&self) -> RingPosition {
+        RingPosition { available: self.queue.next_avail(), used: self.queue.next_used() }
+    }
+
+    /// Goes on where another left off.
+    pub(super) fn go_on_at(&mut self, position: RingPosition) {
+        self.queue.set_next_avail(position.available);
+        self.queue.set_next_used(position.used);
     }
 
     /// Descriptors.
@@ -149,6 +167,13 @@ impl Virtqueue {
     /// Puts the chain that was taken last back on the available ring.
     pub(super) fn unpop(&mut self) {
         self.queue.go_to_previous_position();
+    }
+
+    /// Puts the `chains` that were taken last back.
+    pub(super) fn unpop_all(&mut self, chains: usize) {
+        for _ in 0..chains {
+            self.unpop();
+        }
     }
 
     /// Asks the driver to notify of new chains. True when there are some already, which the

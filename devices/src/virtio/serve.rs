@@ -3,7 +3,7 @@
 //! A device type says what becomes of a chain ([`QueueWork`]); when to look, how many chains to
 //! take in one go, and whom to tell is here. Nothing here locks or allocates.
 
-use super::device::{QueueSetup, Stop};
+use super::device::{QueueSetup, Stop, Wish};
 use super::interrupt::{Fault, QueueInterrupt};
 use super::metrics::QueueMetrics;
 use super::queue::{ChainFault, Virtqueue};
@@ -28,6 +28,12 @@ pub(super) trait QueueWork {
 
     /// Answers everything that has finished. Registers `cx` to be woken for the rest.
     fn poll_finished(&mut self, _ring: &mut Ring, _cx: &mut Context<'_>) {}
+
+    /// The queue moves to another context: nothing more is taken, what is in flight is finished and
+    /// answered, or [put back](Virtqueue::unpop). Ready when the ring alone says what is left to do.
+    fn poll_paused(&mut self, _ring: &mut Ring, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 
     /// The queue is being stopped: what is in flight ends as soon as it can, and nothing is
     /// answered. Ready when nothing is in flight.
@@ -117,8 +123,10 @@ impl<W: QueueWork> QueueTask<W> {
         // the turn of others.
         let mut budget = usize::from(self.ring.queue.size());
         self.poll_doorbell(cx);
-        if self.stop.requested() {
-            return self.poll_stopped(cx);
+        match self.stop.wish(cx.waker()) {
+            Wish::Serve => self.listen(),
+            Wish::Pause => return self.poll_paused(cx),
+            Wish::End => return self.poll_stopped(cx),
         }
         loop {
             self.work.poll_finished(&mut self.ring, cx);
@@ -146,11 +154,33 @@ impl<W: QueueWork> QueueTask<W> {
                 Ok(_) => self.ring.metrics.doorbell(),
                 Err(error) => tracing::debug!(%error, "listening for a doorbell"),
             }
-            self.listening = !self.stop.requested();
-            if self.listening {
-                self.events.wait_eventfd(self.doorbell.as_raw_fd(), DOORBELL);
+            self.listening = false;
+            if !self.stop.requested() {
+                self.listen();
             }
         }
+    }
+
+    fn listen(&mut self) {
+        if !self.listening {
+            self.listening = true;
+            self.events.wait_eventfd(self.doorbell.as_raw_fd(), DOORBELL);
+        }
+    }
+
+    /// The queue moves: what has been taken is finished first.
+    fn poll_paused(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let idle = self.work.poll_paused(&mut self.ring, cx).is_ready();
+        self.ring.notify();
+        if !idle || self.listening {
+            return Poll::Pending;
+        }
+        if self.stop.leave(self.ring.queue.position()) {
+            return Poll::Ready(());
+        }
+        // It shall not move any more, or end.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// The queue is being stopped: nothing more is taken, and nothing reported.

@@ -2,7 +2,8 @@
 
 use crate::core::Env;
 use crate::error::QmpError;
-use crate::registry::{Command, Registry};
+use crate::registry::{At, Command, Qapi, Registry, Type, Value};
+use crate::wire::Writer;
 use crate::{qapi_enum, qapi_struct};
 use devices::objects::{Body, Object};
 use std::sync::Arc;
@@ -229,8 +230,64 @@ qapi_struct! {
         pub irq_pin: i64 = "irq_pin",
         /// The device's id; empty where it was given none.
         pub qdev_id: String = "qdev_id",
+        /// What is behind it, where it is a bridge.
+        pub pci_bridge: Option<PciBridgeInfo> = "pci_bridge",
         /// Its base address registers.
         pub regions: Vec<PciMemoryRegion> = "regions",
+    }
+}
+
+qapi_struct! {
+    /// A range of addresses that a bridge forwards; none where the limit is below the base.
+    pub struct PciMemoryRange {
+        /// The first address.
+        pub base: i64 = "base",
+        /// The last one.
+        pub limit: i64 = "limit",
+    }
+}
+
+qapi_struct! {
+    /// A bridge's bus numbers and windows.
+    pub struct PciBusInfo {
+        /// Number of the bus that the bridge is on.
+        pub number: i64 = "number",
+        /// Number of the bus below.
+        pub secondary: i64 = "secondary",
+        /// The highest number below.
+        pub subordinate: i64 = "subordinate",
+        /// Ports that it forwards.
+        pub io_range: PciMemoryRange = "io_range",
+        /// Memory that it forwards.
+        pub memory_range: PciMemoryRange = "memory_range",
+        /// Prefetchable memory that it forwards.
+        pub prefetchable_range: PciMemoryRange = "prefetchable_range",
+    }
+}
+
+qapi_struct! {
+    /// What is behind a bridge.
+    pub struct PciBridgeInfo {
+        /// The bus below.
+        pub bus: PciBusInfo = "bus",
+        /// The functions on it, once the guest has given it a number.
+        pub devices: Option<PciDevices> = "devices",
+    }
+}
+
+/// Functions below a bridge, which are described as those above.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PciDevices(pub Vec<PciDeviceInfo>);
+
+impl Qapi for PciDevices {
+    const TYPE: Type = Type::Later(|| <Vec<PciDeviceInfo>>::TYPE);
+
+    fn read(value: Value, at: At<'_>) -> Result<Self, QmpError> {
+        Qapi::read(value, at).map(Self)
+    }
+
+    fn write(&self, writer: &mut Writer) {
+        self.0.write(writer);
     }
 }
 

@@ -3,12 +3,14 @@
 use crate::core::Env;
 use crate::error::QmpError;
 use crate::registry::{
-    Command, EnumInfo, Members, Qapi, QapiStruct, Registry, StructInfo, Type, VariantsInfo,
-    members, optional, required,
+    Command, EnumInfo, MemberInfo, Members, Qapi, QapiStruct, Registry, StructInfo, Type,
+    VariantsInfo, members, optional, required,
 };
 use crate::{qapi_enum, qapi_open_struct, qapi_struct};
+use devices::objects::{Body, Object};
 use devices::qdev::value::Syntax;
 use devices::qom;
+use std::sync::Arc;
 
 qapi_enum! {
     /// How a secret is written.
@@ -25,6 +27,9 @@ static TYPES: EnumInfo = EnumInfo {
     doc: "A type of object.\n",
     values: &[
         ("iothread", "A core context to put queues on.\n"),
+        ("memory-backend-file", "Memory in a file.\n"),
+        ("memory-backend-memfd", "Memory in a file without a name.\n"),
+        ("memory-backend-ram", "Memory.\n"),
         ("rng-builtin", "Random bytes of the host's kernel.\n"),
         ("rng-random", "Random bytes from a file.\n"),
         ("secret", "A password or a key.\n"),
@@ -42,6 +47,63 @@ static IOTHREAD: StructInfo = members(
         optional("aio-max-batch", "Requests it submits at once.\n", Type::Integer),
         optional("thread-pool-min", "Accepted, without a meaning here.\n", Type::Integer),
         optional("thread-pool-max", "Accepted, without a meaning here.\n", Type::Integer),
+    ],
+);
+
+const SIZE: MemberInfo = required("size", "Bytes.\n", Type::Integer);
+const SHARE: MemberInfo =
+    optional("share", "What is written goes to what holds the memory.\n", Type::Boolean);
+const PREALLOC: MemberInfo = optional("prealloc", "Touch all of it at once.\n", Type::Boolean);
+const PREALLOC_THREADS: MemberInfo =
+    optional("prealloc-threads", "Threads that do that; 1 when absent.\n", Type::Integer);
+const MERGE: MemberInfo =
+    optional("merge", "The host may share pages that are alike (KSM).\n", Type::Boolean);
+const DUMP: MemberInfo =
+    optional("dump", "It is part of core dumps; it is not when absent.\n", Type::Boolean);
+const RESERVE: MemberInfo =
+    optional("reserve", "The host counts all of it as used.\n", Type::Boolean);
+
+static MEMORY: StructInfo = members(
+    "MemoryBackendProperties",
+    "Memory.\n",
+    &[DUMP, MERGE, PREALLOC, PREALLOC_THREADS, RESERVE, SHARE, SIZE],
+);
+
+static MEMORY_FILE: StructInfo = members(
+    "MemoryBackendFileProperties",
+    "Memory in a file.\n",
+    &[
+        required(
+            "mem-path",
+            "The file, which is made where there is none; in a directory, such as that of hugetlbfs, \
+             one without a name.\n",
+            Type::String,
+        ),
+        optional("offset", "Where the memory begins in it.\n", Type::Integer),
+        DUMP,
+        MERGE,
+        PREALLOC,
+        PREALLOC_THREADS,
+        RESERVE,
+        SHARE,
+        SIZE,
+    ],
+);
+
+static MEMORY_MEMFD: StructInfo = members(
+    "MemoryBackendMemfdProperties",
+    "Memory in a file without a name.\n",
+    &[
+        optional("hugetlb", "Use huge pages.\n", Type::Boolean),
+        optional("hugetlbsize", "Their size; the host's usual one when absent.\n", Type::Integer),
+        optional("seal", "Nobody can change its size.\n", Type::Boolean),
+        DUMP,
+        MERGE,
+        PREALLOC,
+        PREALLOC_THREADS,
+        RESERVE,
+        SHARE,
+        SIZE,
     ],
 );
 
@@ -124,6 +186,9 @@ static OPTIONS: StructInfo = StructInfo {
         tag: "qom-type",
         cases: &[
             ("iothread", &IOTHREAD),
+            ("memory-backend-file", &MEMORY_FILE),
+            ("memory-backend-memfd", &MEMORY_MEMFD),
+            ("memory-backend-ram", &MEMORY),
             ("rng-builtin", <()>::INFO),
             ("rng-random", &RNG_RANDOM),
             ("secret", &SECRET),
@@ -135,6 +200,38 @@ static OPTIONS: StructInfo = StructInfo {
 qapi_open_struct! {
     /// An object to be made. The table of objects reads it.
     pub struct ObjectOptions = OPTIONS;
+}
+
+qapi_enum! {
+    /// Where in the host memory is put.
+    pub enum HostMemPolicy {
+        /// Where the host likes.
+        Default = "default",
+    }
+}
+
+qapi_struct! {
+    /// A memory back end.
+    pub struct Memdev {
+        /// Its id.
+        pub id: Option<String> = "id",
+        /// Bytes.
+        pub size: u64 = "size",
+        /// The host may share pages that are alike.
+        pub merge: bool = "merge",
+        /// It is part of core dumps.
+        pub dump: bool = "dump",
+        /// All of it was touched at once.
+        pub prealloc: bool = "prealloc",
+        /// What is written goes to what holds the memory.
+        pub share: bool = "share",
+        /// The host counts all of it as used.
+        pub reserve: Option<bool> = "reserve",
+        /// NUMA nodes of the host that it is bound to: none.
+        pub host_nodes: Vec<i64> = "host-nodes",
+        /// Where in the host it is put.
+        pub policy: HostMemPolicy = "policy",
+    }
 }
 
 qapi_struct! {
@@ -151,6 +248,29 @@ pub(super) fn register(registry: &mut Registry<Env>) {
     let del =
         Command::coroutine("object-del", "Removes an object that no device uses.", object_del);
     registry.add(del.allow_preconfig());
+    let memory = Command::plain("query-memdev", "The memory back ends.", query_memdev);
+    registry.add(memory.allow_preconfig());
+}
+
+pub(crate) fn query_memdev(env: &Env, (): ()) -> Result<Vec<Memdev>, QmpError> {
+    let tree = env.core.machine.get().and_then(|machine| machine.devices());
+    let objects = tree.map(|tree| tree.resources().objects.all()).unwrap_or_default();
+    let memory = objects.iter().filter(|object| matches!(object.body(), Body::Memory(_)));
+    let info = |object: &Arc<Object>| {
+        let properties = object.properties();
+        Memdev {
+            id: Some(object.id().to_owned()),
+            size: properties.uint("size"),
+            merge: properties.bool("merge"),
+            dump: properties.bool("dump"),
+            prealloc: properties.bool("prealloc"),
+            share: properties.bool("share"),
+            reserve: Some(properties.bool("reserve")),
+            host_nodes: Vec::new(),
+            policy: HostMemPolicy::Default,
+        }
+    };
+    Ok(memory.map(info).collect())
 }
 
 /// Makes the object that the arguments describe. In main.
@@ -184,7 +304,7 @@ mod tests {
         );
         for (ty, (name, info)) in OBJECT_TYPES.iter().zip(cases) {
             assert_eq!(ty.name, *name);
-            let declared: BTreeSet<_> = ty.properties.iter().map(|own| own.name).collect();
+            let declared: BTreeSet<_> = ty.properties().map(|own| own.name).collect();
             let described: BTreeSet<_> = info.members.iter().map(|member| member.name).collect();
             assert_eq!(declared, described, "{name}");
         }

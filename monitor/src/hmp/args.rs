@@ -41,6 +41,11 @@ impl<'a> Args<'a> {
         self.rest = self.rest.get(bytes..).unwrap_or_default().trim_start();
     }
 
+    /// Whether nothing is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// Nothing may be left.
     pub(super) fn end(self) -> Result<(), Failure> {
         match self.rest {

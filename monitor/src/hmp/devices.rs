@@ -1,7 +1,7 @@
 //! Devices, in the option strings of the command line.
 
 use super::args::{Args, Failure};
-use crate::commands::qdev::{self, DeviceDel};
+use crate::commands::qdev::{self, DeviceDel, DeviceSetIothread};
 use crate::core::Env;
 use crate::error::QmpError;
 use devices::qdev::{Bus, Device, DeviceRequest};
@@ -24,6 +24,17 @@ pub(super) async fn del(env: &Env, rest: &str) -> Result<String, Failure> {
     let id = args.word()?;
     args.end()?;
     qdev::device_del(env.clone(), DeviceDel { id }).await?;
+    Ok(String::new())
+}
+
+/// `device_set_iothread`: all queues of a device to one I/O thread, or to all cores.
+pub(super) async fn set_iothread(env: &Env, rest: &str) -> Result<String, Failure> {
+    let mut args = Args::new(rest);
+    let id = args.word()?;
+    let iothread = if args.is_empty() { None } else { Some(args.word()?) };
+    args.end()?;
+    let arguments = DeviceSetIothread { id, iothread, mapping: None };
+    qdev::device_set_iothread(env.clone(), arguments).await?;
     Ok(String::new())
 }
 

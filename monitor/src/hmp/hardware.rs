@@ -2,7 +2,8 @@
 
 use super::args::{Args, Failure};
 use crate::commands::balloon::{self, Balloon};
-use crate::commands::guest::{self, PciDeviceInfo, PciMemoryRegion};
+use crate::commands::guest::{self, PciBridgeInfo, PciBusInfo, PciDeviceInfo, PciMemoryRegion};
+use crate::commands::objects;
 use crate::core::Env;
 use crate::error::QmpError;
 use std::fmt::Write as _;
@@ -56,6 +57,25 @@ pub(super) fn iothreads(env: &Env) -> Result<String, QmpError> {
     Ok(text)
 }
 
+pub(super) fn memory_backends(env: &Env) -> Result<String, QmpError> {
+    let mut text = String::new();
+    for memory in objects::query_memdev(env, ())? {
+        let _ = writeln!(
+            text,
+            "memory backend: {}\n  size:  {}\n  merge: {}\n  dump: {}\n  prealloc: {}\n  \
+             share: {}\n  reserve: {}\n  policy: default\n  host nodes: ",
+            memory.id.unwrap_or_default(),
+            memory.size,
+            memory.merge,
+            memory.dump,
+            memory.prealloc,
+            memory.share,
+            memory.reserve.unwrap_or_default()
+        );
+    }
+    Ok(text + "\n")
+}
+
 pub(super) fn memory(env: &Env) -> Result<String, QmpError> {
     let size = guest::query_memory_size_summary(env, ())?;
     let mut text = format!("base memory: {}\n", size.base_memory);
@@ -77,6 +97,20 @@ pub(super) fn pci(env: &Env) -> Result<String, QmpError> {
     Ok(text)
 }
 
+fn bridge(text: &mut String, bus: &PciBusInfo) {
+    let _ = writeln!(text, "      BUS {}.", bus.number);
+    let _ = writeln!(text, "      secondary bus {}.", bus.secondary);
+    let _ = writeln!(text, "      subordinate bus {}.", bus.subordinate);
+    for (what, digits, range) in [
+        ("IO", 4, &bus.io_range),
+        ("memory", 8, &bus.memory_range),
+        ("prefetchable memory", 8, &bus.prefetchable_range),
+    ] {
+        let (base, limit) = (range.base, range.limit);
+        let _ = writeln!(text, "      {what} range [0x{base:0digits$x}, 0x{limit:0digits$x}]");
+    }
+}
+
 fn function(text: &mut String, device: &PciDeviceInfo) {
     let _ = writeln!(
         text,
@@ -96,10 +130,17 @@ fn function(text: &mut String, device: &PciDeviceInfo) {
     if let (Some(irq), Some(pin)) = (device.irq, pin.and_then(|pin| b"ABCD".get(pin))) {
         let _ = writeln!(text, "      IRQ {irq}, pin {}", char::from(*pin));
     }
+    if let Some(PciBridgeInfo { bus, .. }) = &device.pci_bridge {
+        bridge(text, bus);
+    }
     for bar in &device.regions {
         region(text, bar);
     }
     let _ = writeln!(text, "      id \"{}\"", device.qdev_id);
+    let below = device.pci_bridge.as_ref().and_then(|bridge| bridge.devices.as_ref());
+    for device in below.iter().flat_map(|below| &below.0) {
+        function(text, device);
+    }
 }
 
 fn region(text: &mut String, bar: &PciMemoryRegion) {

@@ -67,6 +67,12 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         run: |env, _| ready(kvm(env)),
     },
     HmpCommand {
+        names: "memdev",
+        params: "",
+        help: "show memory backends",
+        run: |env, _| ready(hardware::memory_backends(env)),
+    },
+    HmpCommand {
         names: "memory_size_summary",
         params: "",
         help: "show the initially allocated and plugged memory in bytes",

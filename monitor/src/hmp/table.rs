@@ -89,6 +89,12 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         run: |env, rest| Box::pin(devices::del(env, rest)),
     },
     HmpCommand {
+        names: "device_set_iothread",
+        params: "device [iothread]",
+        help: "serve a device's queues by an I/O thread, or by all cores",
+        run: |env, rest| Box::pin(devices::set_iothread(env, rest)),
+    },
+    HmpCommand {
         names: "drive_add",
         params: "[-n] slot [file=file][,if=none][,id=id][,option=value][,...]",
         help: "add a drive for a device to come; -n: a block node, like -blockdev",

@@ -309,6 +309,7 @@ impl Schema {
             Type::Enum(info) => return self.words(info),
             Type::Array(element) => return self.list(element),
             Type::Alternate(info) => return self.alternate(info),
+            Type::Later(ty) => return self.name(&ty()),
             Type::String => ("str", JsonType::String),
             Type::Integer => ("int", JsonType::Int),
             Type::Number => ("number", JsonType::Number),

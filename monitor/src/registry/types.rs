@@ -23,6 +23,9 @@ pub enum Type {
     Struct(&'static StructInfo),
     /// One of several types.
     Alternate(&'static AlternateInfo),
+    /// A type that has this one among its own members: named by a function, since constants cannot refer to
+    /// each other.
+    Later(fn() -> Type),
 }
 
 /// A choice between types, told apart by what JSON makes of them.

@@ -31,6 +31,7 @@ fn shown(ty: &Type, types: &mut Types) -> String {
         Type::Null => "null".to_owned(),
         Type::Any => "anything".to_owned(),
         Type::Array(element) => format!("list of {}", shown(element, types)),
+        Type::Later(ty) => shown(&ty(), types),
         Type::Alternate(info) => {
             let members: Vec<_> = info.members.iter().map(|ty| shown(ty, types)).collect();
             members.join(" or ")

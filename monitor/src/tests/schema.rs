@@ -337,6 +337,7 @@ fn declared_names_are_unique() {
         match ty {
             Type::Struct(info) => visit(info, seen),
             Type::Array(element) => visit_type(element, seen),
+            Type::Later(ty) => visit_type(&ty(), seen),
             Type::Enum(info) => {
                 let shape = format!("{info:?}");
                 assert_eq!(*seen.entry(info.name).or_insert_with(|| shape.clone()), shape);

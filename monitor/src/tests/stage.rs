@@ -416,6 +416,7 @@ impl Machine for FakeMachine {
             irq: Some(11),
             irq_pin: 1,
             qdev_id: "disk0".to_owned(),
+            pci_bridge: None,
             regions: vec![
                 region(0, "io", -1, None, None),
                 region(4, "memory", 0xfebf_0000, Some(true), Some(true)),

@@ -14,6 +14,8 @@ pub(crate) mod vector {
     pub const SERIAL: u8 = 0x24;
     /// ACPI events (the power button), by the I/O APIC.
     pub const ACPI: u8 = 0x29;
+    /// The slots of root ports.
+    pub const SLOT: u8 = 0x2a;
     /// The local APIC timer, which ends waits that take too long.
     pub const TIMER: u8 = 0x2f;
     /// Configuration changes of the virtio device in use.
@@ -99,6 +101,16 @@ pub(crate) fn in16(port: u16) -> u16 {
     // SAFETY: port reads touch no memory of this program.
     unsafe {
         asm!("in ax, dx", out("ax") value, in("dx") port, options(nomem, nostack, preserves_flags));
+    }
+    value
+}
+
+/// Reads 32 bits from a port.
+pub(crate) fn in32(port: u16) -> u32 {
+    let value;
+    // SAFETY: port reads touch no memory of this program.
+    unsafe {
+        asm!("in eax, dx", out("eax") value, in("dx") port, options(nomem, nostack, preserves_flags));
     }
     value
 }

@@ -2,7 +2,7 @@
 //!
 //! It boots by the PVH protocol (32-bit entry named by an ELF note), sets the processor up in a
 //! few dozen instructions and spends its life in CPL3, because hosts without VMX or SVM interpret
-//! CPL0. It finds PCI devices, drives virtio-blk disks, and takes commands from its command line
+//! CPL0. It finds PCI devices, drives virtio disks and networks, lets them come and go, and takes commands from its command line
 //! and its serial console; `help` lists them. `commands/mod.rs`
 //! holds their table, `boot/` all that runs in CPL0.
 //!
@@ -31,6 +31,7 @@ mod pattern;
 mod pci;
 mod power;
 mod shell;
+mod slots;
 mod start_info;
 mod text;
 mod time;

@@ -6,6 +6,7 @@ use crate::acpi::{self, PowerBlocks};
 use crate::cpu::{self, vector};
 use crate::ioapic;
 use crate::mem::{self, Arena, OutOfMemory, PageTables, Region};
+use crate::pci::{Function, Space};
 use crate::start_info::{StartError, StartInfo};
 use crate::time::{self, Frequency, Source};
 
@@ -94,6 +95,22 @@ impl Machine {
         }
         // SAFETY: no RAM is in the range, so no Rust object is.
         unsafe { self.tables.map_window(address, len) }
+    }
+
+    /// Maps `len` bytes at `offset` into memory BAR `index` of `function`.
+    pub fn map_bar(
+        &mut self,
+        function: &Function,
+        index: u8,
+        offset: u32,
+        len: usize,
+    ) -> Option<Region> {
+        let bar = function.bars.get(usize::from(index)).copied().flatten()?;
+        let inside = u64::from(offset).checked_add(len as u64)? <= bar.size;
+        if !inside || bar.space == Space::Io || bar.address == 0 {
+            return None;
+        }
+        self.map_device(bar.address + u64::from(offset), len)
     }
 
     /// Routes the serial port's and ACPI's interrupts to this processor.

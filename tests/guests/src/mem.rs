@@ -129,6 +129,12 @@ impl Arena {
         Ok(Region { address, len })
     }
 
+    /// An arena of its own, of `len` bytes of this one.
+    pub fn split(&mut self, len: usize) -> Result<Self, OutOfMemory> {
+        let region = self.take(len, 4096)?;
+        Ok(Self { next: region.address, end: region.address + len as u64 })
+    }
+
     /// What to hand to `release` to take back everything given out from now on.
     pub fn mark(&self) -> u64 {
         self.next
@@ -250,6 +256,14 @@ mod tests {
         arena.release(mark);
         assert!(arena.take(usize::MAX, 1).is_err());
         assert_eq!(arena.take(6, 16).expect("room").address(), 0x2010);
+        arena.release(mark);
+        assert!(arena.split(0x1000).is_err());
+        // SAFETY: as above.
+        let mut whole = unsafe { Arena::new(0x1000, 0x3000) };
+        let mut part = whole.split(0x1000).expect("room");
+        assert_eq!(part.take(0x1000, 16).expect("room").address(), 0x1000);
+        assert!(part.take(1, 1).is_err());
+        assert_eq!(whole.take(16, 16).expect("room").address(), 0x2000);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Guest RAM and the machine map.
 //!
-//! RAM is one private anonymous mapping (or one memfd, for guests whose memory is shared with
-//! another process) a range, never reserved and never touched here: a guest costs the host
-//! what the guest has written. Any thread may call what is in this module; nothing blocks, but
-//! for the system calls that make a mapping.
+//! RAM is one private anonymous mapping a range, never reserved and never touched here: a guest costs
+//! the host what the guest has written. A [`RamConfig`] may ask for a memfd, a file, huge pages or all
+//! pages at once instead. Any thread may call what is in this module; nothing blocks, but for the
+//! system calls that make a mapping, and for touching all of it where that is asked for.
 
 pub mod layout;
 mod map;
@@ -12,6 +12,7 @@ mod tests;
 
 use layout::{GIB, HIGH_RAM_START, KIB, LOW_RAM_END, MIB, MIN_RAM, PAGE};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Guest RAM.
@@ -50,6 +51,52 @@ pub enum MemoryError {
         /// The system call's error.
         source: std::io::Error,
     },
+    /// The file cannot be opened or made.
+    #[error("can't open backing store {path} for guest RAM: {source}")]
+    Open {
+        /// Its path.
+        path: String,
+        /// The system call's error.
+        source: std::io::Error,
+    },
+    /// The file does not become large enough: mostly, since there are not enough huge pages.
+    #[error("failed to resize {what} to {size}: {source}")]
+    Resize {
+        /// What it is.
+        what: &'static str,
+        /// Bytes.
+        size: u64,
+        /// The system call's error.
+        source: std::io::Error,
+    },
+    /// The size is not a multiple of the pages of what holds it.
+    #[error("memory size must be multiple of {}", Size(*.0))]
+    Pages(u64),
+    /// There is not enough memory to touch all of it.
+    #[error("preallocating memory failed: {0}")]
+    Populate(std::io::Error),
+}
+
+/// What holds guest memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Backing {
+    /// Nothing but the process.
+    #[default]
+    Anonymous,
+    /// A file without a name (memfd_create(2)).
+    Memfd {
+        /// The size of its huge pages; 0: the host's usual ones; `None`: small pages.
+        huge: Option<u64>,
+        /// Nobody can change its size.
+        seal: bool,
+    },
+    /// A file, which is made where there is none; on hugetlbfs, of huge pages.
+    File {
+        /// Where it is.
+        path: PathBuf,
+        /// Where the memory begins in it.
+        offset: u64,
+    },
 }
 
 /// Whether guest RAM may be backed by transparent huge pages.
@@ -71,20 +118,48 @@ pub enum HugePages {
 pub struct RamConfig {
     /// Bytes; a multiple of 4096.
     pub size: u64,
-    /// Whether other processes can map it (a memfd).
+    /// What holds it.
+    pub backing: Backing,
+    /// What is written goes to what holds it, and to other processes that map that.
     pub shared: bool,
     /// Transparent huge pages.
     pub huge_pages: HugePages,
+    /// It is part of core dumps.
+    pub dump: bool,
+    /// The host may share pages that are alike (KSM).
+    pub merge: bool,
+    /// The host counts it as used from the start.
+    pub reserve: bool,
+    /// Threads that touch all of it at the start; 0: it is not touched.
+    pub populate: usize,
 }
 
 impl RamConfig {
     /// `size` bytes of private memory.
     pub fn new(size: u64) -> Self {
-        Self { size, shared: false, huge_pages: HugePages::default() }
+        Self {
+            size,
+            backing: Backing::Anonymous,
+            shared: false,
+            huge_pages: HugePages::default(),
+            dump: false,
+            merge: false,
+            reserve: false,
+            populate: 0,
+        }
     }
 }
 
-/// Makes the RAM that `config` describes, laid out as [`ranges`] says. No page is touched.
+/// Memory that no guest sees as its RAM: a back end that was made beside it. Given back when dropped.
+#[derive(Debug)]
+pub struct SpareMemory(#[expect(dead_code, reason = "it is held, and not read")] map::Region);
+
+/// Maps the memory that `config` describes in one piece. May take long: see [`RamConfig::populate`].
+pub fn spare(config: &RamConfig) -> Result<SpareMemory, MemoryError> {
+    map::spare(config).map(SpareMemory)
+}
+
+/// Makes the RAM that `config` describes, laid out as [`ranges`] says.
 pub fn build(config: &RamConfig) -> Result<Arc<Ram>, MemoryError> {
     check(config.size)?;
     map::build(config).map(Arc::new)

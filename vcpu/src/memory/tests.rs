@@ -2,6 +2,8 @@ use super::layout::{ECAM, GIB, HIGH_RAM_START, LOW_RAM_END, MIB, PCI32, pci64_wi
 use super::*;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
+const MEMFD: Backing = Backing::Memfd { huge: None, seal: true };
+
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
@@ -33,9 +35,61 @@ fn six_gib_can_be_built_anywhere_and_cost_nothing_until_written() {
 
 #[test]
 fn shared_ram_has_a_file_behind_it() {
-    let ram = build(&RamConfig { shared: true, ..RamConfig::new(4 * GIB) }).unwrap();
+    let ram =
+        build(&RamConfig { shared: true, backing: MEMFD, ..RamConfig::new(4 * GIB) }).unwrap();
     let offsets: Vec<_> = ram.iter().map(|r| r.file_offset().unwrap().start()).collect();
     assert_eq!(offsets, [0, LOW_RAM_END]);
+}
+
+#[test]
+fn memory_can_be_in_a_file_and_outlive_the_guest() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ram");
+    let config = RamConfig {
+        backing: Backing::File { path: path.clone(), offset: 0x1000 },
+        shared: true,
+        ..RamConfig::new(2 * MIB)
+    };
+    let ram = build(&config).unwrap();
+    ram.write_obj(0x1122_3344u32, GuestAddress(MIB)).unwrap();
+    drop(ram);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 2 * MIB + 0x1000);
+    let again = build(&config).unwrap();
+    assert_eq!(again.read_obj::<u32>(GuestAddress(MIB)).unwrap(), 0x1122_3344);
+    // What a private mapping writes stays its own.
+    let private = build(&RamConfig { shared: false, ..config.clone() }).unwrap();
+    private.write_obj(5u32, GuestAddress(MIB)).unwrap();
+    assert_eq!(again.read_obj::<u32>(GuestAddress(MIB)).unwrap(), 0x1122_3344);
+    // A directory gets a file that nobody sees.
+    let backing = Backing::File { path: directory.path().to_owned(), offset: 0 };
+    build(&RamConfig { backing, ..config }).unwrap();
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn memory_can_be_there_from_the_start() {
+    let before = resident_kib();
+    let size = 64 * MIB;
+    let memory = spare(&RamConfig { populate: 2, backing: MEMFD, ..RamConfig::new(size) }).unwrap();
+    // Other tests come and go.
+    assert!(resident_kib() >= before + 48 * 1024);
+    drop(memory);
+}
+
+#[test]
+fn what_cannot_hold_memory_says_so() {
+    let text = |backing, size| {
+        spare(&RamConfig { backing, ..RamConfig::new(size) }).unwrap_err().to_string()
+    };
+    let file = |path: &str, offset| Backing::File { path: path.into(), offset };
+    assert_eq!(
+        text(file("/nonexistent/x", 0), MIB),
+        "can't open backing store /nonexistent/x for guest RAM: No such file or directory (os error 2)"
+    );
+    assert_eq!(text(MEMFD, MIB + 1), "memory size must be multiple of 4 KiB");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    assert_eq!(text(file(path, 1), MIB), "memory size must be multiple of 4 KiB");
 }
 
 #[test]

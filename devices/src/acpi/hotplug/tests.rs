@@ -1,5 +1,6 @@
 use super::*;
 use crate::acpi::{GPE0_PORT, GpePorts};
+use crate::qdev::Unplug;
 use crate::test_platform::{TestClock, TestLine};
 
 struct Bench {
@@ -58,7 +59,7 @@ fn a_device_that_comes_is_announced_until_it_was_read() {
 #[test]
 fn a_device_that_shall_go_is_shown_until_it_is_gone() {
     let bench = Bench::new();
-    assert!(bench.hotplug.remove_requested(6));
+    assert_eq!(bench.hotplug.remove_requested(6).unwrap(), Unplug::Asked);
     assert!(!bench.sci.high(), "the guest has not enabled the event");
     bench.outb_gpe(0xafe2, 0b10);
     assert!(bench.sci.high(), "it was not lost");

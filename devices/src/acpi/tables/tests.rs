@@ -2,7 +2,11 @@ use super::*;
 use acpi_tables::aml::{EISAName, Name};
 
 fn config(cpus: u32) -> AcpiConfig {
-    AcpiConfig { apic_ids: (0..cpus).collect(), pci64: 0x1_8000_0000..0x80_0000_0000 }
+    AcpiConfig {
+        apic_ids: (0..cpus).collect(),
+        pci64: 0x1_8000_0000..0x80_0000_0000,
+        native_hotplug: false,
+    }
 }
 
 fn u32_at(table: &Table, offset: usize) -> u32 {
@@ -187,4 +191,31 @@ fn dsdt_has_a_slot_for_each_device_that_can_come() {
     assert_eq!((count("_EJ0"), count("_ADR")), (31, 31));
     assert_eq!((count("S08_"), count("SF8_")), (2, 2), "made once, notified once");
     assert_eq!((count("S00_"), count("_E01")), (0, 1), "the host bridge stays");
+}
+
+/// What ACPICA's own tools say of our tables: they are disassembled, and the AML is compiled again.
+#[test]
+fn acpica_takes_the_tables_apart_and_puts_them_together() {
+    let directory = tempfile::tempdir().unwrap();
+    for (variant, native_hotplug) in [("acpi", false), ("native", true)] {
+        let tables = build(&AcpiConfig { native_hotplug, ..config(2) }).unwrap();
+        for signature in ["DSDT", "FACP", "APIC", "MCFG", "FACS", "XSDT"] {
+            let binary = directory.path().join(format!("{variant}-{signature}.dat"));
+            std::fs::write(&binary, &tables.find(signature).unwrap().bytes).unwrap();
+            iasl(&["-d", binary.to_str().unwrap()]);
+            let source = binary.with_extension("dsl");
+            let text = std::fs::read_to_string(&source).unwrap();
+            if signature == "DSDT" {
+                assert_eq!(text.contains("_OSC"), native_hotplug);
+                iasl(&["-ve", source.to_str().unwrap()]);
+            }
+        }
+    }
+}
+
+fn iasl(arguments: &[&str]) {
+    let output = std::process::Command::new("iasl").args(arguments).output();
+    let output = output.expect("iasl of Debian's package acpica-tools; install it");
+    let text = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "iasl {arguments:?}: {}", String::from_utf8_lossy(&text));
 }

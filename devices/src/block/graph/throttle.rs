@@ -265,7 +265,10 @@ impl Gate {
         let place = &mut self.places[direction as usize];
         loop {
             let deadline_ns = match self.group.pass(direction, bytes, place, cx.waker()) {
-                Pass::Now => return Poll::Ready(()),
+                Pass::Now => {
+                    place.sleep = None;
+                    return Poll::Ready(());
+                }
                 Pass::At(deadline_ns) => deadline_ns,
                 Pass::InTurn => {
                     place.sleep = None;
@@ -338,8 +341,13 @@ impl ThrottleGroup {
 
 #[cfg(test)]
 mod tests {
-    use super::{Direction, Level, Limits, Rate, State};
+    use super::{Direction, Gate, Level, Limits, Rate, State, ThrottleGroup};
+    use crate::clock::{Clock, ClockSleep};
     use serde_json::{Map, Value, json};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::task::{Context, Waker};
+    use std::time::Duration;
 
     fn limits(value: Value) -> Map<String, Value> {
         let Value::Object(map) = value else { panic!("an object") };
@@ -393,5 +401,48 @@ mod tests {
         }
         // A tenth of the burst's second at once, then at its rate.
         assert_eq!(state.wait_ns(Direction::Read, 0), 10_000_000);
+    }
+
+    /// A time that is set, and how many sleep until another: one less than the strong count.
+    #[derive(Default)]
+    struct SetClock {
+        now_ns: AtomicU64,
+        sleepers: Arc<()>,
+    }
+
+    impl Clock for SetClock {
+        fn monotonic_ns(&self) -> u64 {
+            self.now_ns.load(Ordering::Relaxed)
+        }
+
+        fn wall(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn sleep_until(&self, _deadline_ns: u64) -> ClockSleep {
+            let sleeper = Arc::clone(&self.sleepers);
+            Box::pin(async move {
+                std::future::pending::<()>().await;
+                drop(sleeper);
+            })
+        }
+    }
+
+    /// A clock that is stepped waits for all it has woken.
+    #[test]
+    fn who_passes_sleeps_no_longer() {
+        let clock = Arc::new(SetClock::default());
+        let limits = Limits::parse(limits(json!({"iops-total": 10}))).unwrap();
+        let group = ThrottleGroup::new("g", &(Arc::clone(&clock) as Arc<dyn Clock>), limits);
+        let (mut gate, cx) = (Gate::new(group), &mut Context::from_waker(Waker::noop()));
+        let mut pass = || gate.poll_pass(Direction::Read, 512, cx).is_ready();
+        let sleepers = || Arc::strong_count(&clock.sleepers) - 1;
+        // One is free, and a tenth of a second's worth on top of it.
+        assert!(pass() && pass());
+        assert!(!pass());
+        assert_eq!(sleepers(), 1);
+        clock.now_ns.store(100_000_000, Ordering::Relaxed);
+        assert!(pass());
+        assert_eq!(sleepers(), 0);
     }
 }

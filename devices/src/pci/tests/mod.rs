@@ -1,6 +1,7 @@
 //! Functions on a root, reached as a guest reaches them.
 
 mod access;
+mod bridge;
 mod decode;
 mod interrupts;
 mod nonsense;
@@ -153,7 +154,7 @@ impl Machine {
 }
 
 /// A function with a 32-bit BAR 0, an I/O BAR 1, a 64-bit BAR 4 and a hook at 0x80.
-pub(super) fn plain(machine: &Machine, slot: u8) -> (Arc<Function>, Arc<Recorder>) {
+pub(super) fn made() -> (Arc<Function>, Arc<Recorder>) {
     let device = Arc::new(Recorder::default());
     let mut spec = FunctionSpec::new(IDENTITY);
     spec.bar(0, Bar::memory32(0x1000)).unwrap();
@@ -161,7 +162,12 @@ pub(super) fn plain(machine: &Machine, slot: u8) -> (Arc<Function>, Arc<Recorder
     spec.bar(4, Bar::memory64(0x4000).prefetchable()).unwrap();
     spec.config().writable(0x80, &[0xff; 4]);
     spec.hook(0x80..0x84);
-    let function = Function::new("plain", spec, device.clone());
+    (Function::new("plain", spec, device.clone()), device)
+}
+
+/// The same, plugged in on the root bus.
+pub(super) fn plain(machine: &Machine, slot: u8) -> (Arc<Function>, Arc<Recorder>) {
+    let (function, device) = made();
     machine.root.plug(Some(Slot::new(slot, 0).unwrap()), &function).unwrap();
     (function, device)
 }

@@ -40,10 +40,33 @@ fn slots_that_are_taken_say_by_whom() {
             "PCI: slot 4 function 0 already occupied by virtio-blk-pci, \
              new func virtio-blk-pci cannot be exposed to guest."
         );
-        let mut zero = object(at("d1", "5"));
-        zero.insert("multifunction".to_owned(), json!(true));
-        rig.add(Value::Object(zero)).await.unwrap();
-        rig.add(at("d2", "5.1")).await.unwrap();
+        let mut first = at("d1", "5");
+        first["multifunction"] = json!(true);
+        let cold = async |arguments: &Value| {
+            let request = DeviceRequest::json(object(arguments.clone()));
+            rig.tree.add(&request, false).await.map_err(|error| error.text)
+        };
+        assert_eq!(
+            cold(&at("d1", "4.1")).await.err().unwrap(),
+            "PCI: single function device can't be populated in function 4.1"
+        );
+        // Before the machine starts they come in any order; after, function 0 comes last.
+        cold(&first).await.unwrap();
+        cold(&at("d2", "5.1")).await.unwrap();
+        assert_eq!(
+            rig.refusal(at("d3", "5.2")).await,
+            "PCI: slot 5 function 0 already occupied by virtio-blk-pci, \
+             new func virtio-blk-pci cannot be exposed to guest."
+        );
+        let rng = |addr: &str| json!({"driver": "virtio-rng-pci", "addr": addr});
+        rig.add(rng("6.1")).await.unwrap();
+        assert_eq!(
+            rig.refusal(rng("6")).await,
+            "PCI: 6.0 indicates single function, but 6.1 is already populated."
+        );
+        let mut zero = rng("6");
+        zero["multifunction"] = json!(true);
+        rig.add(zero).await.unwrap();
     });
 }
 

@@ -5,6 +5,7 @@ mod properties;
 mod qom;
 mod readers;
 mod remove;
+mod root_port;
 mod scsi;
 mod virtio;
 
@@ -170,7 +171,7 @@ impl Rig {
         }
         let (sci, clock) = (Arc::<TestLine>::default(), Arc::<TestClock>::default());
         let hotplug = PciHotplug::new(AcpiPm::new(sci, clock, Arc::new(|_| ())));
-        let root = PciBus::root(Arc::clone(&machine.root), hotplug.clone(), "/machine/pci.0");
+        let root = PciBus::root(&machine.root, hotplug.clone(), "/machine/pci.0");
         let log = Arc::<Log>::default();
         let (chardevs, opened) = (Chardevs::new(reactors.iohandler(), || {}), Arc::clone(&log));
         let tree = DeviceTree::new(TreeConfig {

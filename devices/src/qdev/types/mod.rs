@@ -1,5 +1,6 @@
 //! Types of devices by name.
 
+pub(super) mod root_port;
 pub(super) mod scsi_disk;
 pub(super) mod serial_port;
 pub(super) mod virtio_balloon;
@@ -118,6 +119,7 @@ pub(crate) const TREE: &[TypeInfo] = &[
     TypeInfo { name: "object", parent: None, is_abstract: true },
     base("bus", "object"),
     part("PCI", "bus"),
+    part("PCIE", "PCI"),
     part("System", "bus"),
     part("SCSI", "bus"),
     part("virtio-serial-bus", "bus"),
@@ -132,6 +134,10 @@ pub(crate) const TREE: &[TypeInfo] = &[
     part("pc-machine", "machine"),
     base("device", "object"),
     base("pci-device", "device"),
+    base("base-pci-bridge", "pci-device"),
+    base("pcie-port", "base-pci-bridge"),
+    base("pcie-slot", "pcie-port"),
+    base("pcie-root-port-base", "pcie-slot"),
     base("virtio-pci", "pci-device"),
     base("virtio-balloon-pci-base", "virtio-pci"),
     base("virtio-blk-pci-base", "virtio-pci"),
@@ -168,6 +174,7 @@ fn is_help(text: &str) -> bool {
 }
 
 const DEVICES: &[&DeviceType] = &[
+    &root_port::PCIE_ROOT_PORT,
     &virtio_blk::VIRTIO_BLK_PCI,
     &virtio_balloon::VIRTIO_BALLOON_PCI,
     &virtio_net::VIRTIO_NET_PCI,

@@ -45,7 +45,7 @@ async fn realize(setup: Setup<'_>) -> Result<Arc<dyn Realized>, CommandError> {
         balloon.ok_or_else(|| CommandError::generic("Only one balloon device is supported"))?;
     balloon.set_stats_interval(polled.unwrap_or_default());
     setup.step("queues")?;
-    let cores = queue_contexts(&setup, VirtioBalloon::QUEUES)?;
+    let cores = queue_contexts(setup.resources, setup.properties, VirtioBalloon::QUEUES)?;
     let (shown, changed) = (Arc::clone(&balloon), Arc::clone(&balloon));
     let function = function(&setup, balloon, cores, None, move |name| match name {
         INTERVAL => Some(shown.stats_interval().as_secs().into()),

@@ -65,7 +65,7 @@ async fn realize(setup: Setup<'_>) -> Result<Arc<dyn Realized>, CommandError> {
         return Err(CommandError::generic(text));
     }
     setup.step("queues")?;
-    let cores = queue_contexts(&setup, queues)?;
+    let cores = queue_contexts(setup.resources, setup.properties, queues)?;
     setup.step("device")?;
     let options = BlkOptions {
         serial: setup.properties.text("serial").map(|serial| truncated(serial).to_owned()),

@@ -67,7 +67,7 @@ async fn realize(setup: Setup<'_>) -> Result<Arc<dyn Realized>, CommandError> {
     setup.step("device")?;
     let net = VirtioNet::new(&name, netdev, &options).map_err(refused)?;
     setup.step("queues")?;
-    let cores = queue_contexts(&setup, net.queues())?;
+    let cores = queue_contexts(setup.resources, setup.properties, net.queues())?;
     let (path, told) = (format!("{}/virtio-backend", setup.path), Arc::clone(network.events()));
     net.on_filter_change(move || {
         told(NetEvent::FilterChanged { name: name.clone(), path: path.clone() });

@@ -3,8 +3,8 @@
 use crate::error::CommandError;
 use crate::pci::Function;
 use crate::qdev::property::{Kind, Property};
-use crate::qdev::setup::{Claim, Setup};
-use crate::qdev::value::PropValue;
+use crate::qdev::setup::{Claim, Resources, Setup};
+use crate::qdev::value::{PropValue, Properties};
 use crate::qdev::{BoxFuture, Bus, Realized};
 use crate::virtio::VirtioDevice;
 use crate::virtio::features;
@@ -112,6 +112,21 @@ impl Realized for VirtioFunction {
         self.set.as_ref().map_or(Ok(()), |set| set(name, value))
     }
 
+    fn move_queues<'a>(
+        &'a self,
+        resources: &'a Resources,
+        properties: &'a Properties,
+    ) -> BoxFuture<'a, Result<(), CommandError>> {
+        Box::pin(async {
+            let cores = queue_contexts(resources, properties, self.virtio.queues())?;
+            self.virtio.move_queues(cores).await.map_err(|queue| {
+                CommandError::generic(format!(
+                    "Requests of queue {queue} do not end: the queues stay where they are"
+                ))
+            })
+        })
+    }
+
     fn quiesced(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.virtio.quiesced())
     }
@@ -192,33 +207,36 @@ pub(super) fn function(
 
 /// The contexts of `queues` queues, as `iothread=` and `iothread-vq-mapping=` say; all cores where they
 /// say nothing.
-pub(super) fn queue_contexts(setup: &Setup<'_>, queues: u16) -> Result<Vec<Context>, CommandError> {
-    let one = setup.properties.text("iothread").filter(|name| !name.is_empty());
-    let many = setup.properties.json("iothread-vq-mapping");
+pub(super) fn queue_contexts(
+    resources: &Resources,
+    properties: &Properties,
+    queues: u16,
+) -> Result<Vec<Context>, CommandError> {
+    let one = properties.text("iothread").filter(|name| !name.is_empty());
+    let many = properties.json("iothread-vq-mapping");
     match (one, many) {
         (Some(_), Some(_)) => {
             let text = "iothread and iothread-vq-mapping properties cannot be set at the same time";
             Err(CommandError::generic(text))
         }
         (Some(name), None) => {
-            let context = setup.resources.objects.iothread(name);
+            let context = resources.objects.iothread(name);
             Ok(vec![context.ok_or_else(|| CommandError::device_not_found(name))?])
         }
-        (None, Some(mapping)) => mapped(setup, mapping, queues),
-        (None, None) => Ok(setup.resources.cores.clone()),
+        (None, Some(mapping)) => mapped(resources, mapping, queues),
+        (None, None) => Ok(resources.cores.clone()),
     }
 }
 
 /// One element of the mapping: its thread, and its queues where it names them.
 type Part = (Context, Option<Vec<u16>>);
 
-fn part(setup: &Setup<'_>, element: &Value, queues: u16) -> Result<Part, CommandError> {
+fn part(resources: &Resources, element: &Value, queues: u16) -> Result<Part, CommandError> {
     let generic = |text: String| CommandError::generic(text);
     let name = element.get("iothread").and_then(Value::as_str).ok_or_else(|| {
         generic("Parameter 'iothread-vq-mapping[0].iothread' is missing".to_owned())
     })?;
-    let context = setup
-        .resources
+    let context = resources
         .objects
         .iothread(name)
         .ok_or_else(|| generic(format!("IOThread \"{name}\" object does not exist")))?;
@@ -241,10 +259,16 @@ fn part(setup: &Setup<'_>, element: &Value, queues: u16) -> Result<Part, Command
     Ok((context, Some(vqs.iter().map(number).collect::<Result<_, _>>()?)))
 }
 
-fn mapped(setup: &Setup<'_>, mapping: &Value, queues: u16) -> Result<Vec<Context>, CommandError> {
+fn mapped(
+    resources: &Resources,
+    mapping: &Value,
+    queues: u16,
+) -> Result<Vec<Context>, CommandError> {
     let elements = mapping.as_array().map_or(&[][..], Vec::as_slice);
-    let parts: Vec<Part> =
-        elements.iter().map(|element| part(setup, element, queues)).collect::<Result<_, _>>()?;
+    let parts: Vec<Part> = elements
+        .iter()
+        .map(|element| part(resources, element, queues))
+        .collect::<Result<_, _>>()?;
     let named = parts.iter().filter(|(_, vqs)| vqs.is_some()).count();
     if parts.is_empty() || (named != 0 && named != parts.len()) {
         let text =

@@ -1,6 +1,6 @@
 //! `virtio-rng-pci`.
 
-use super::virtio_pci::{VIRTIO_PCI_PROPERTIES, realize_virtio};
+use super::virtio_pci::{IOTHREAD, VIRTIO_PCI_PROPERTIES, queue_contexts, realize_virtio};
 use super::{DeviceType, PCI_PROPERTIES};
 use crate::error::CommandError;
 use crate::fdset::Opened;
@@ -27,7 +27,7 @@ pub(super) const VIRTIO_RNG_PCI: DeviceType = DeviceType {
     category: "Misc",
     bus: "PCI",
     description: None,
-    properties: &[PROPERTIES, VIRTIO_PCI_PROPERTIES, PCI_PROPERTIES],
+    properties: &[PROPERTIES, IOTHREAD, VIRTIO_PCI_PROPERTIES, PCI_PROPERTIES],
     realize: |setup| Box::pin(realize(setup)) as BoxFuture<'_, _>,
 };
 
@@ -51,7 +51,7 @@ async fn realize(setup: Setup<'_>) -> Result<Arc<dyn Realized>, CommandError> {
     let clock = Arc::clone(&setup.resources.clock);
     let rng = VirtioRng::new(Arc::new(entropy), limited.then_some(limit), clock)
         .map_err(|error| CommandError::generic(error.to_string()))?;
-    let cores = setup.resources.cores.clone();
+    let cores = queue_contexts(setup.resources, setup.properties, 1)?;
     realize_virtio(&setup, Arc::new(rng), cores, None, |_| None)
 }
 

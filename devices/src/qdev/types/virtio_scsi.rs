@@ -46,7 +46,7 @@ async fn realize(setup: Setup<'_>) -> Result<Arc<dyn Realized>, CommandError> {
     let options = options(&setup)?;
     let queues = options.num_queues;
     setup.step("queues")?;
-    let cores = queue_contexts(&setup, queues + FIXED_QUEUES)?;
+    let cores = queue_contexts(setup.resources, setup.properties, queues + FIXED_QUEUES)?;
     setup.step("device")?;
     let scsi =
         VirtioScsi::new(options).map_err(|error| CommandError::generic(error.to_string()))?;

@@ -40,7 +40,7 @@ async fn realize(setup: Setup<'_>) -> Result<Arc<dyn Realized>, CommandError> {
     let emergency = setup.properties.bool("emergency-write");
     let console = Arc::new(VirtioConsole::new(ports).with_emergency_write(emergency));
     setup.step("queues")?;
-    let cores = queue_contexts(&setup, console.queues())?;
+    let cores = queue_contexts(setup.resources, setup.properties, console.queues())?;
     let function = function(&setup, Arc::clone(&console) as _, cores, None, |_| None)?;
     let anonymous = setup.path.starts_with("/machine/peripheral-anon/");
     let name = if anonymous { format!("{SERIAL}.0") } else { format!("{}.0", setup.name) };

@@ -27,7 +27,7 @@ use crate::signal::Signal;
 use discard::PAGE;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +63,8 @@ pub struct VirtioBalloon {
     /// Bytes that went back to the host.
     freed: AtomicU64,
     stats: Mutex<BalloonStats>,
+    /// The statistics queue is between two tasks: the next buffer has been read already.
+    stats_known: AtomicBool,
     /// Seconds from one question for statistics to the next; 0: none is asked.
     poll_seconds: AtomicU64,
     poll_changed: Arc<Signal>,
@@ -85,6 +87,7 @@ impl VirtioBalloon {
             poison: AtomicU32::new(0),
             freed: AtomicU64::new(0),
             stats: Mutex::default(),
+            stats_known: AtomicBool::new(false),
             poll_seconds: AtomicU64::new(0),
             poll_changed: Arc::default(),
             metrics: std::array::from_fn(|_| Arc::default()),
@@ -209,5 +212,6 @@ impl VirtioDevice for VirtioBalloon {
 
     fn reset(&self) {
         self.poison.store(0, Ordering::Release);
+        self.stats_known.store(false, Ordering::Release);
     }
 }

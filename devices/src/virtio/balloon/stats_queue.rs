@@ -9,8 +9,9 @@ use crate::virtio::chain::OneChain;
 use crate::virtio::device::QueueSetup;
 use crate::virtio::queue::ChainFault;
 use crate::virtio::serve::{QueueWork, Ring};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::task::Context;
+use std::task::{Context, Poll};
 
 /// Entries of one buffer that are looked at: every statistic a few times over.
 const ENTRIES_MAX: usize = 4 * NAMES.len();
@@ -33,6 +34,17 @@ impl Worker {
         Self { device, chain, held: None, due: None, interval_changed }
     }
 
+    /// Takes the numbers out of the chain in hand.
+    fn read(&mut self, readable: u64) {
+        let mut list = self.chain.list();
+        list.truncate(readable);
+        let mut bytes = [0; ENTRIES_MAX * ENTRY];
+        let n = list.copy_to(&mut bytes);
+        let now = self.device.clock.wall().as_secs();
+        let stats = BalloonStats::parse(&bytes[..n], now);
+        *self.device.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+    }
+
     fn arm(&mut self) {
         let interval = self.device.stats_interval();
         let armed = self.held.is_some() && !interval.is_zero();
@@ -45,14 +57,10 @@ impl Worker {
 impl QueueWork for Worker {
     fn take_one(&mut self, ring: &mut Ring) -> Result<bool, ChainFault> {
         let Some(found) = self.chain.take(ring)? else { return Ok(false) };
-        let mut list = self.chain.list();
-        list.truncate(found.readable);
-        let mut bytes = [0; ENTRIES_MAX * ENTRY];
-        let n = list.copy_to(&mut bytes);
-        let now = self.device.clock.wall().as_secs();
-        let stats = BalloonStats::parse(&bytes[..n], now);
-        *self.device.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
-        ring.metrics.request(true);
+        if !self.device.stats_known.swap(false, Ordering::AcqRel) {
+            self.read(found.readable);
+            ring.metrics.request(true);
+        }
         // There is one buffer; a driver that adds another gets the first back.
         if let Some(before) = self.held.replace(found.head) {
             ring.queue.push_used(before, 0)?;
@@ -75,5 +83,13 @@ impl QueueWork for Worker {
         {
             ring.fail(&fault);
         }
+    }
+
+    fn poll_paused(&mut self, ring: &mut Ring, _: &mut Context<'_>) -> Poll<()> {
+        if self.held.take().is_some() {
+            ring.queue.unpop();
+            self.device.stats_known.store(true, Ordering::Release);
+        }
+        Poll::Ready(())
     }
 }

@@ -128,6 +128,11 @@ impl QueueWork for Worker {
         }
     }
 
+    fn poll_paused(&mut self, ring: &mut Ring, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_finished(ring, cx);
+        if self.disk.in_flight() > 0 { Poll::Pending } else { Poll::Ready(()) }
+    }
+
     fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.aborted {
             self.aborted = true;

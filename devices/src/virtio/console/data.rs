@@ -7,7 +7,7 @@ use crate::virtio::device::QueueSetup;
 use crate::virtio::queue::ChainFault;
 use crate::virtio::serve::{QueueWork, Ring};
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
 
 /// Bytes that are copied in one go.
 const PART: usize = 4096;
@@ -108,11 +108,13 @@ pub(super) struct FromGuest {
     chain: OneChain,
     /// The chain being taken.
     head: Option<u16>,
+    /// Bytes of it that the host has.
+    sent: u64,
 }
 
 impl FromGuest {
     pub(super) fn new(device: Arc<VirtioConsole>, number: usize, setup: &QueueSetup) -> Self {
-        Self { place: Place::new(device, number), chain: OneChain::new(setup), head: None }
+        Self { place: Place::new(device, number), chain: OneChain::new(setup), head: None, sent: 0 }
     }
 
     /// Takes as much of the chain as there is room for, and gives it back when it is empty.
@@ -130,6 +132,7 @@ impl FromGuest {
                 let n = list.copy_to(&mut part[..room]);
                 port.pipe.add_output(&part[..n]);
                 list.advance(n as u64);
+                self.sent += n as u64;
                 ring.metrics.written(n as u64);
             }
         }
@@ -145,7 +148,11 @@ impl QueueWork for FromGuest {
             return Ok(false);
         }
         let Some(found) = self.chain.take(ring)? else { return Ok(false) };
-        self.chain.list().truncate(found.readable);
+        let port = self.place.port();
+        self.sent = port.map_or(0, |port| port.pipe.take_half_sent());
+        let mut list = self.chain.list();
+        list.truncate(found.readable);
+        list.advance(self.sent.min(found.readable));
         self.head = Some(found.head);
         self.advance(ring)?;
         Ok(true)
@@ -156,5 +163,16 @@ impl QueueWork for FromGuest {
         if let Err(fault) = self.advance(ring) {
             ring.fail(&fault);
         }
+    }
+
+    fn poll_paused(&mut self, ring: &mut Ring, _: &mut Context<'_>) -> Poll<()> {
+        // The host may take its time: the rest is taken on the other context.
+        if self.head.take().is_some() {
+            ring.queue.unpop();
+            if let Some(port) = self.place.port() {
+                port.pipe.keep_half_sent(self.sent);
+            }
+        }
+        Poll::Ready(())
     }
 }

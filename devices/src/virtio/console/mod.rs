@@ -345,6 +345,7 @@ impl VirtioDevice for VirtioConsole {
         let ports: Vec<_> = lock(&self.ports).iter().flatten().cloned().collect();
         for port in ports {
             port.set_guest_open(false);
+            port.pipe.keep_half_sent(0);
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::signal::Signal;
 use reactor::sync::Notify;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes that wait in each direction at most.
@@ -25,6 +25,8 @@ pub struct PortPipe {
     host_open: AtomicBool,
     /// A program of the guest has the port open.
     guest_open: AtomicBool,
+    /// Bytes of the guest's next chain that the host has already: its queue is between two tasks.
+    half_sent: AtomicU64,
     /// For the guest's queues: bytes, room, or an end that was opened or closed.
     pub(super) changed: Arc<Signal>,
     /// For the host: bytes to take.
@@ -87,6 +89,16 @@ impl PortPipe {
         let before = self.guest_open.swap(open, Ordering::AcqRel);
         self.changed.changed();
         before != open
+    }
+
+    /// The queue leaves the context with a chain of which the host has `bytes`.
+    pub(super) fn keep_half_sent(&self, bytes: u64) {
+        self.half_sent.store(bytes, Ordering::Release);
+    }
+
+    /// Bytes of the next chain that the host has.
+    pub(super) fn take_half_sent(&self) -> u64 {
+        self.half_sent.swap(0, Ordering::AcqRel)
     }
 
     pub(super) fn has_input(&self) -> bool {

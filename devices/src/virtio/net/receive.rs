@@ -193,6 +193,33 @@ impl QueueWork for Worker {
         }
     }
 
+    fn poll_paused(&mut self, ring: &mut Ring, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(receiver) = &mut self.receiver
+            && receiver.receiving()
+        {
+            if !self.cancelling {
+                self.cancelling = true;
+                receiver.cancel();
+            }
+            let polled = receiver.poll_received(cx);
+            if receiver.receiving() {
+                return Poll::Pending;
+            }
+            self.cancelling = false;
+            // A packet was faster.
+            if let Poll::Ready(Some(len)) = polled
+                && let Err(fault) = self.received(ring, len)
+            {
+                ring.fail(&fault);
+            }
+        }
+        // They are the ones that were taken last.
+        ring.queue.unpop_all(self.window.len());
+        self.window.clear();
+        (self.bytes, self.full) = (0, false);
+        Poll::Ready(())
+    }
+
     fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(receiver) = &mut self.receiver else { return Poll::Ready(()) };
         if !self.aborted {

@@ -89,6 +89,12 @@ impl QueueWork for Worker {
         }
     }
 
+    fn poll_paused(&mut self, ring: &mut Ring, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_finished(ring, cx);
+        let busy = self.sender.as_ref().is_some_and(|sender| sender.in_flight() > 0);
+        if busy { Poll::Pending } else { Poll::Ready(()) }
+    }
+
     fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(sender) = &mut self.sender else { return Poll::Ready(()) };
         if !self.aborted {

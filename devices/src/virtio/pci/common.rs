@@ -57,12 +57,16 @@ pub(super) struct Registers {
     queue_select: u16,
     pub(super) queues: Vec<QueueRegisters>,
     pub(super) life: Life,
+    /// Queue `i` lives on number `i`, counted round.
+    pub(super) cores: Vec<reactor::Context>,
+    /// Queues move to other contexts: those that have paused wait.
+    pub(super) moving: bool,
     /// Tasks that wait for the end of a reset, of the device or of a queue.
     pub(super) waiters: Vec<Waker>,
 }
 
 impl Registers {
-    pub(super) fn new(queue_sizes: &[u16]) -> Self {
+    pub(super) fn new(queue_sizes: &[u16], cores: Vec<reactor::Context>) -> Self {
         Self {
             status: 0,
             device_feature_select: 0,
@@ -71,6 +75,8 @@ impl Registers {
             queue_select: 0,
             queues: queue_sizes.iter().copied().map(QueueRegisters::new).collect(),
             life: Life::Idle,
+            cores,
+            moving: false,
             waiters: Vec::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! The queues' doorbells: eventfds that follow the BAR (section 4.1.5.2).
 
-use super::super::interrupt::signal;
 use super::NOTIFY_STEP;
+use crate::pci::signal;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use reactor::Fd;
 use std::io;

@@ -7,12 +7,12 @@
 //! ```
 //!
 //! One queue alone can be reset too (section 2.6.1): its task ends as in a reset of the device, and
-//! `queue_reset` reads 1 until then.
+//! `queue_reset` reads 1 until then. How queues move to other contexts is in [`rehome`](super::rehome).
 
 use super::super::NO_VECTOR;
 use super::super::device::{QueueSetup, Stop};
 use super::super::interrupt::{Fault, QueueInterrupt};
-use super::super::queue::Virtqueue;
+use super::super::queue::{RingPosition, Virtqueue};
 use super::Transport;
 use super::common::{QueueRegisters, Registers};
 use std::sync::{Arc, MutexGuard, Weak};
@@ -35,15 +35,23 @@ struct ServedQueue(Weak<Transport>, u16);
 impl Drop for ServedQueue {
     fn drop(&mut self) {
         if let Some(transport) = self.0.upgrade() {
-            transport.finish_queue_reset(self.1);
+            transport.queue_left(self.1);
         }
     }
+}
+
+/// A queue that is live.
+pub(super) struct LiveQueue {
+    pub(super) index: u16,
+    pub(super) stop: Stop,
+    /// Where it goes on; while it is between two tasks.
+    pub(super) parked: Option<RingPosition>,
 }
 
 /// What is live.
 pub(super) struct Live {
     served: Arc<Served>,
-    queues: Vec<(u16, Stop)>,
+    pub(super) queues: Vec<LiveQueue>,
 }
 
 /// Where the device is in its life.
@@ -68,9 +76,10 @@ impl Transport {
         if self.interrupts.needs_reset() {
             return self.interrupts.announce_failure();
         }
+        self.device.started(regs.driver_features());
         for index in 0..regs.queues.len() as u16 {
             if regs.queues[usize::from(index)].enabled {
-                self.start_queue(regs, index);
+                self.start_queue(regs, index, None);
             }
         }
         self.update_doorbells(regs);
@@ -79,27 +88,36 @@ impl Transport {
     /// A queue was enabled: it starts now if the device is live.
     pub(super) fn queue_enabled(&self, regs: &mut Registers, index: u16) {
         if matches!(regs.life, Life::Live(_)) && !self.interrupts.needs_reset() {
-            self.start_queue(regs, index);
+            self.start_queue(regs, index, None);
             self.update_doorbells(regs);
         }
     }
 
     fn update_doorbells(&self, regs: &Registers) {
         if let Life::Live(live) = &regs.life {
-            self.doorbells.set_live(live.queues.iter().map(|(index, _)| *index).collect());
+            self.doorbells.set_live(live.queues.iter().map(|queue| queue.index).collect());
         }
     }
 
-    /// Starts the task of queue `index` on its core.
-    fn start_queue(&self, regs: &mut Registers, index: u16) {
+    /// Starts the task of queue `index` on its core: from the start, or where another has left off.
+    pub(super) fn start_queue(
+        &self,
+        regs: &mut Registers,
+        index: u16,
+        position: Option<RingPosition>,
+    ) {
         let features = regs.driver_features();
         let queue = regs.queues[usize::from(index)];
+        let core = regs.cores[usize::from(index) % regs.cores.len()].clone();
         let Life::Live(live) = &mut regs.life else { return };
         let Some(doorbell) = self.doorbells.eventfd(index) else { return };
-        let queue = match Virtqueue::new(&queue.layout, queue.max, features, &self.ram) {
+        let mut queue = match Virtqueue::new(&queue.layout, queue.max, features, &self.ram) {
             Ok(queue) => queue,
             Err(error) => return self.interrupts.fail(&format_args!("queue {index}: {error}")),
         };
+        if let Some(position) = position {
+            queue.go_on_at(position);
+        }
         let stop = Stop::default();
         let setup = QueueSetup {
             index,
@@ -110,11 +128,10 @@ impl Transport {
             interrupt: QueueInterrupt::new(Arc::clone(&self.interrupts), index),
             fault: Fault(Arc::clone(&self.interrupts)),
         };
-        live.queues.push((index, stop));
+        live.queues.push(LiveQueue { index, stop, parked: None });
         let (device, served) = (Arc::clone(&self.device), Arc::clone(&live.served));
         let served_queue = ServedQueue(self.this.clone(), index);
         let last_word = doorbell.clone();
-        let core = &self.cores[usize::from(index) % self.cores.len()];
         let task = core.spawn_local_with("virtqueue", move || async move {
             device.serve(setup).await;
             // An interrupt raised last may still wait for submission, as the bare number of an
@@ -137,27 +154,33 @@ impl Transport {
             return;
         }
         queue.resetting = true;
-        let stop = match &mut regs.life {
+        let live = match &mut regs.life {
             Life::Live(live) => {
-                let at = live.queues.iter().position(|(live, _)| *live == index);
-                at.map(|at| live.queues.swap_remove(at).1)
+                let at = live.queues.iter().position(|live| live.index == index);
+                at.map(|at| live.queues.swap_remove(at))
             }
             Life::Idle | Life::Resetting => None,
         };
         self.update_doorbells(&regs);
-        drop(regs);
-        match stop {
-            Some(stop) => {
+        match live {
+            Some(LiveQueue { stop, parked: None, .. }) => {
+                drop(regs);
                 stop.request();
                 self.doorbells.ring(index);
             }
-            None => self.finish_queue_reset(index),
+            _ => self.finish_queue_reset(&mut regs, index),
         }
     }
 
-    /// Queue `index` is not served any more.
-    fn finish_queue_reset(&self, index: u16) {
+    /// The task of queue `index` has ended.
+    fn queue_left(&self, index: u16) {
         let mut regs = self.lock();
+        self.finish_queue_reset(&mut regs, index);
+        self.park_queue(&mut regs, index);
+    }
+
+    /// Queue `index` is not served any more.
+    fn finish_queue_reset(&self, regs: &mut Registers, index: u16) {
         let Some(queue) = regs.queues.get_mut(usize::from(index)) else { return };
         if queue.resetting {
             *queue = QueueRegisters::new(queue.max);
@@ -183,9 +206,9 @@ impl Transport {
     }
 
     fn stop_queues(&self, live: Live) {
-        for (index, stop) in live.queues {
-            stop.request();
-            self.doorbells.ring(index);
+        for queue in live.queues {
+            queue.stop.request();
+            self.doorbells.ring(queue.index);
         }
     }
 

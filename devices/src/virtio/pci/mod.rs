@@ -15,6 +15,7 @@ mod capability;
 mod common;
 mod doorbell;
 mod life;
+mod rehome;
 #[cfg(test)]
 mod tests;
 
@@ -146,7 +147,8 @@ impl VirtioPci {
         let interrupts = Interrupts::new(name.clone(), sizes.len(), msix, pin);
         let transport = Arc::new_cyclic(|this| Transport {
             this: this.clone(),
-            registers: Mutex::new(Registers::new(device.queue_sizes())),
+            registers: Mutex::new(Registers::new(device.queue_sizes(), cores)),
+            moving: reactor::sync::Mutex::new(()),
             without: options.without,
             name: name.clone(),
             interrupts: Arc::new(interrupts),
@@ -154,7 +156,6 @@ impl VirtioPci {
             window,
             device,
             ram,
-            cores,
         });
         transport.device.attach(ConfigNotifier(Arc::clone(&transport.interrupts)));
         let function = Function::new(name, spec, Arc::clone(&transport) as Arc<dyn PciDevice>);
@@ -164,6 +165,30 @@ impl VirtioPci {
     /// MSI-X vectors that the driver finds.
     pub fn vectors(&self) -> u16 {
         self.vectors
+    }
+
+    /// How many queues it has.
+    pub fn queues(&self) -> u16 {
+        self.transport.device.queue_sizes().len() as u16
+    }
+
+    /// Moves queue `i` to `cores[i % cores.len()]`, while its driver goes on: what is in flight is
+    /// finished where it was begun, what comes meanwhile waits in the rings. `cores` must not be empty.
+    ///
+    /// Where the requests of a queue do not end, all stay where they are; the error names that queue. In
+    /// `main`.
+    pub async fn move_queues(&self, cores: Vec<reactor::Context>) -> Result<(), u16> {
+        self.transport.move_queues(cores, rehome::PATIENCE).await
+    }
+
+    /// As [`VirtioPci::move_queues`], for impatient tests.
+    #[cfg(test)]
+    pub(crate) async fn move_queues_within(
+        &self,
+        cores: Vec<reactor::Context>,
+        patience: std::time::Duration,
+    ) -> Result<(), u16> {
+        self.transport.move_queues(cores, patience).await
     }
 
     /// What to plug into the PCI root.
@@ -221,14 +246,14 @@ struct Transport {
     name: String,
     device: Arc<dyn VirtioDevice>,
     ram: Arc<Ram>,
-    /// Queue `i` lives on number `i`, counted round.
-    cores: Vec<reactor::Context>,
     interrupts: Arc<Interrupts>,
     doorbells: Doorbells,
     window: CfgWindow,
     /// Features that are not offered.
     without: u64,
     registers: Mutex<Registers>,
+    /// Held while queues move to other contexts.
+    moving: reactor::sync::Mutex<()>,
 }
 
 impl Transport {

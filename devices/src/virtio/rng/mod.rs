@@ -14,9 +14,9 @@ use super::serve::serve;
 use crate::clock::Clock;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use worker::Worker;
+use worker::{Period, Worker};
 
 const DEVICE_TYPE: u16 = virtio_bindings::virtio_ids::VIRTIO_ID_RNG as u16;
 /// None of the classes there are.
@@ -42,6 +42,7 @@ pub struct VirtioRng {
     entropy: Arc<Entropy>,
     limit: Option<RateLimit>,
     clock: Arc<dyn Clock>,
+    period: Mutex<Option<Period>>,
     metrics: Arc<QueueMetrics>,
 }
 
@@ -56,7 +57,12 @@ impl VirtioRng {
         if limit.is_some_and(|limit| limit.bytes == 0 || limit.period.is_zero()) {
             return Err(RateError);
         }
-        Ok(Self { entropy, limit, clock, metrics: Arc::default() })
+        Ok(Self { entropy, limit, clock, period: Mutex::default(), metrics: Arc::default() })
+    }
+
+    /// Where the period stands while the queue is between two tasks.
+    fn kept_period(&self) -> MutexGuard<'_, Option<Period>> {
+        self.period.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The counters of its queue. Any thread.
@@ -88,7 +94,7 @@ impl VirtioDevice for VirtioRng {
 
     fn serve(self: Arc<Self>, setup: QueueSetup) -> Pin<Box<dyn Future<Output = ()>>> {
         let metrics = Arc::clone(&self.metrics);
-        let worker = Worker::new(&self, &setup);
+        let worker = Worker::new(self, &setup);
         Box::pin(serve(Ok(worker), setup, metrics))
     }
 }

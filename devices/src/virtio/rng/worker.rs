@@ -1,6 +1,6 @@
 //! The queue: one buffer at a time is filled, as far as the period's rest of bytes allows.
 
-use super::{Entropy, RateLimit, VirtioRng};
+use super::{RateLimit, VirtioRng};
 use crate::clock::{Clock, ClockSleep};
 use crate::virtio::chain::Chains;
 use crate::virtio::device::QueueSetup;
@@ -33,17 +33,23 @@ enum Wait {
     Period(ClockSleep),
 }
 
-/// The bytes that are left in this period.
-struct Quota {
-    limit: RateLimit,
-    clock: Arc<dyn Clock>,
+/// The bytes that are left in a period, and when it ends.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Period {
     left: u64,
     ends_ns: u64,
 }
 
+/// The bytes that are left in this period.
+struct Quota {
+    limit: RateLimit,
+    clock: Arc<dyn Clock>,
+    period: Period,
+}
+
 /// See the module.
 pub(super) struct Worker {
-    entropy: Arc<Entropy>,
+    device: Arc<VirtioRng>,
     quota: Option<Quota>,
     chains: Chains,
     queued: VecDeque<Waiting>,
@@ -51,18 +57,13 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(device: &VirtioRng, setup: &QueueSetup) -> Self {
+    pub(super) fn new(device: Arc<VirtioRng>, setup: &QueueSetup) -> Self {
         let slots = usize::from(setup.queue.size());
-        let clock = &device.clock;
-        let quota = |limit| Quota {
-            limit,
-            clock: Arc::clone(clock),
-            left: 0,
-            ends_ns: clock.monotonic_ns(),
-        };
+        let period = device.kept_period().take().unwrap_or_default();
+        let quota = |limit| Quota { limit, clock: Arc::clone(&device.clock), period };
         Self {
-            entropy: Arc::clone(&device.entropy),
             quota: device.limit.map(quota),
+            device,
             chains: Chains::new(setup),
             queued: VecDeque::with_capacity(slots),
             wait: None,
@@ -72,11 +73,11 @@ impl Worker {
     /// Begins to wait for what the first buffer in the queue needs.
     fn begin(&self, room: u64) -> (Wait, u64) {
         let wanted = room.min(READ_MAX);
-        let granted = self.quota.as_ref().map_or(wanted, |quota| wanted.min(quota.left));
+        let granted = self.quota.as_ref().map_or(wanted, |quota| wanted.min(quota.period.left));
         if let (0, Some(quota)) = (granted, &self.quota) {
-            return (Wait::Period(quota.clock.sleep_until(quota.ends_ns)), 0);
+            return (Wait::Period(quota.clock.sleep_until(quota.period.ends_ns)), 0);
         }
-        let entropy = Arc::clone(&self.entropy);
+        let entropy = Arc::clone(&self.device.entropy);
         let reading = async move { entropy.read(granted as usize).await };
         (Wait::Bytes(granted, Box::pin(reading)), granted)
     }
@@ -97,10 +98,9 @@ impl Worker {
 impl Quota {
     fn renew(&mut self) {
         let now = self.clock.monotonic_ns();
-        if now >= self.ends_ns {
-            let period = u64::try_from(self.limit.period.as_nanos()).unwrap_or(u64::MAX);
-            self.left = self.limit.bytes;
-            self.ends_ns = now.saturating_add(period);
+        if now >= self.period.ends_ns {
+            let length = u64::try_from(self.limit.period.as_nanos()).unwrap_or(u64::MAX);
+            self.period = Period { left: self.limit.bytes, ends_ns: now.saturating_add(length) };
         }
     }
 }
@@ -127,7 +127,7 @@ impl QueueWork for Worker {
                 let (wait, granted) = self.begin(room);
                 self.wait = Some(wait);
                 if let Some(quota) = &mut self.quota {
-                    quota.left -= granted;
+                    quota.period.left -= granted;
                 }
             }
             let (granted, result) = match &mut self.wait {
@@ -147,7 +147,8 @@ impl QueueWork for Worker {
                 Some(Ok(bytes)) => {
                     if let Some(quota) = &mut self.quota {
                         let unused = granted.saturating_sub(bytes.len() as u64);
-                        quota.left = (quota.left + unused).min(quota.limit.bytes);
+                        let left = &mut quota.period.left;
+                        *left = (*left + unused).min(quota.limit.bytes);
                     }
                     self.deliver(ring, &bytes);
                 }
@@ -157,6 +158,17 @@ impl QueueWork for Worker {
                 }
             }
         }
+    }
+
+    fn poll_paused(&mut self, ring: &mut Ring, _: &mut Context<'_>) -> Poll<()> {
+        // What is being read for the first one goes to memory of its own, and is read again.
+        if let (Some(Wait::Bytes(granted, _)), Some(quota)) = (self.wait.take(), &mut self.quota) {
+            quota.period.left += granted;
+        }
+        *self.device.kept_period() = self.quota.as_ref().map(|quota| quota.period);
+        ring.queue.unpop_all(self.queued.len());
+        self.queued.clear();
+        Poll::Ready(())
     }
 
     fn poll_stopped(&mut self, _: &mut Context<'_>) -> Poll<()> {

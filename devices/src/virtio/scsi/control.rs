@@ -210,6 +210,11 @@ impl QueueWork for Control {
         }
     }
 
+    fn poll_paused(&mut self, ring: &mut Ring, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_finished(ring, cx);
+        if self.running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     fn poll_stopped(&mut self, _: &mut Context<'_>) -> Poll<()> {
         self.running.clear();
         Poll::Ready(())

@@ -1,16 +1,16 @@
 //! The event queue: units that come, go and change (section 5.6.6.3).
 
-use super::config;
-use super::mailbox::Listener;
 use super::request::encoded;
-use crate::block::SegmentTable;
+use super::{VirtioScsi, config};
+use crate::pci::signal;
 use crate::scsi::{Address, Sense};
+use crate::virtio::chain::OneChain;
 use crate::virtio::device::QueueSetup;
-use crate::virtio::queue::{ChainFault, gather};
+use crate::virtio::queue::ChainFault;
 use crate::virtio::serve::{QueueWork, Ring};
+use reactor::Fd;
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of an event.
 pub(super) const EVENT_BYTES: usize = 16;
@@ -63,74 +63,115 @@ impl Event {
     }
 }
 
-/// See the module.
-pub(super) struct Events {
-    arriving: Listener<Event>,
-    waiting: VecDeque<Event>,
-    /// An event found no buffer.
+/// Events that wait for a driver without buffers.
+const WAITING_MAX: usize = 4096;
+
+#[derive(Default)]
+struct Waiting {
+    /// The features of the driver, once it is ready to hear.
+    driver: Option<u64>,
+    events: VecDeque<Event>,
+    /// An event has found no buffer.
     missed: bool,
-    features: u64,
-    /// The chain in hand.
-    list: SegmentTable,
+    /// Wakes the queue's task.
+    doorbell: Option<Fd>,
 }
 
-impl Events {
-    pub(super) fn new(arriving: Listener<Event>, setup: &QueueSetup) -> Self {
-        let segments = usize::from(setup.queue.chain_max());
-        Self {
-            arriving,
-            waiting: VecDeque::new(),
-            missed: false,
-            features: setup.features,
-            list: SegmentTable::new(Arc::clone(setup.queue.ram()), 1, segments),
+/// What the driver is to be told. Any thread; the lock is held for moments.
+#[derive(Default)]
+pub(super) struct EventBox(Mutex<Waiting>);
+
+impl EventBox {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A driver with these features listens from now on: also while its queue's task is not there yet.
+    pub(super) fn open(&self, features: u64) {
+        self.lock().driver = Some(features);
+    }
+
+    /// No driver listens, and nothing waits.
+    pub(super) fn close(&self) {
+        *self.lock() = Waiting::default();
+    }
+
+    /// Something has happened. Nobody is told who was not there then.
+    pub(super) fn post(&self, event: Event) {
+        let mut waiting = self.lock();
+        if waiting.driver.is_none_or(|features| event.feature() & features == 0) {
+            return;
+        }
+        if waiting.events.len() < WAITING_MAX {
+            waiting.events.push_back(event);
+        } else {
+            waiting.missed = true;
+        }
+        if let Some(doorbell) = &waiting.doorbell {
+            signal(doorbell);
         }
     }
 
-    /// Takes a buffer and puts an event into it; false when there is no buffer.
-    fn tell(&mut self, ring: &mut Ring, event: Option<Event>) -> Result<bool, ChainFault> {
-        let max = ring.queue.chain_max();
-        let mut list = self.list.slot(0);
+    fn any(&self) -> bool {
+        let waiting = self.lock();
+        waiting.missed || !waiting.events.is_empty()
+    }
+
+    /// There is no buffer for any of them.
+    fn miss(&self) {
+        let mut waiting = self.lock();
+        waiting.events.clear();
+        waiting.missed = true;
+    }
+
+    /// The next one, and whether others were missed before it.
+    fn take(&self) -> (Option<Event>, bool) {
+        let mut waiting = self.lock();
+        (waiting.events.pop_front(), std::mem::take(&mut waiting.missed))
+    }
+}
+
+/// See the module.
+pub(super) struct Events {
+    device: Arc<VirtioScsi>,
+    chain: OneChain,
+}
+
+impl Events {
+    pub(super) fn new(device: Arc<VirtioScsi>, setup: &QueueSetup) -> Self {
+        device.events.lock().doorbell = Some(setup.doorbell.clone());
+        Self { device, chain: OneChain::new(setup) }
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.device.events.lock().doorbell = None;
+    }
+}
+
+impl QueueWork for Events {
+    fn take_one(&mut self, ring: &mut Ring) -> Result<bool, ChainFault> {
+        if !self.device.events.any() {
+            return Ok(false);
+        }
         let found = loop {
-            if let Some(found) = ring.queue.pop(|chain| gather(chain, max, &mut list))? {
-                break found?;
+            if let Some(found) = self.chain.take(ring)? {
+                break found;
             }
             // The doorbell rings when there is a buffer for what was missed.
             if !ring.queue.enable_notification()? {
+                self.device.events.miss();
                 return Ok(false);
             }
         };
         if found.writable < EVENT_BYTES as u64 || found.overflow {
             return Err(ChainFault::Incomplete);
         }
-        list.write_at(found.readable, &Event::bytes(event, self.missed));
-        self.missed = false;
+        let (event, missed) = self.device.events.take();
+        self.chain.list().write_at(found.readable, &Event::bytes(event, missed));
         ring.metrics.request(true);
         ring.queue.push_used(found.head, EVENT_BYTES as u32)?;
         Ok(true)
-    }
-}
-
-impl QueueWork for Events {
-    fn take_one(&mut self, ring: &mut Ring) -> Result<bool, ChainFault> {
-        if let Some(events) = self.arriving.take() {
-            let wanted = events.into_iter().filter(|event| event.feature() & self.features != 0);
-            self.waiting.extend(wanted);
-        }
-        let Some(event) = self.waiting.pop_front() else {
-            return if self.missed { self.tell(ring, None) } else { Ok(false) };
-        };
-        let told = self.tell(ring, Some(event))?;
-        if !told {
-            // Without buffers, none of the others finds one either.
-            self.waiting.clear();
-            self.missed = true;
-        }
-        Ok(told)
-    }
-
-    fn poll_finished(&mut self, _: &mut Ring, _: &mut Context<'_>) {}
-
-    fn poll_stopped(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
     }
 }

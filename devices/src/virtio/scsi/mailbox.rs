@@ -2,7 +2,7 @@
 //!
 //! A queue's task looks at one flag a turn; the lock is taken only when there is something.
 
-use crate::virtio::interrupt::signal;
+use crate::pci::signal;
 use reactor::Fd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

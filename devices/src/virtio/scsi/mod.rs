@@ -24,7 +24,7 @@ use crate::block::Disk;
 use crate::scsi::{Address, Attention, Bus, BusError, Found, LogicalUnit};
 use config::Sizes;
 use control::Control;
-use event::{Event, Events};
+use event::{Event, EventBox, Events};
 use mailbox::Mailboxes;
 use order::{Deed, Order, Scope};
 use std::future::Future;
@@ -103,7 +103,7 @@ pub struct VirtioScsi {
     /// To the request queues.
     orders: Mailboxes<Arc<Order>>,
     /// To the event queue.
-    events: Mailboxes<Event>,
+    events: EventBox,
 }
 
 impl VirtioScsi {
@@ -128,7 +128,7 @@ impl VirtioScsi {
             queue_sizes: vec![queue_size; usize::from(queues)].into(),
             metrics: (0..queues).map(|_| Arc::default()).collect(),
             orders: Mailboxes::default(),
-            events: Mailboxes::default(),
+            events: EventBox::default(),
         })
     }
 
@@ -145,7 +145,7 @@ impl VirtioScsi {
     /// Adds a unit and tells the guest. In `main`.
     pub fn plug(&self, address: Address, unit: Arc<LogicalUnit>) -> Result<(), BusError> {
         self.bus.add(address, unit)?;
-        self.events.post(&Event::Added(address));
+        self.events.post(Event::Added(address));
         Ok(())
     }
 
@@ -155,7 +155,7 @@ impl VirtioScsi {
     pub fn unplug(&self, address: Address) -> Option<impl Future<Output = ()> + Send + 'static> {
         let gone = self.bus.remove(address)?;
         self.orders.wake();
-        self.events.post(&Event::Removed(address));
+        self.events.post(Event::Removed(address));
         Some(async move {
             // Either way it is gone.
             let _ = gone.await;
@@ -167,7 +167,7 @@ impl VirtioScsi {
         if let Found::Unit(member) = self.bus.find(address) {
             member.unit.attend(Attention::CapacityChanged);
             let sense = Attention::CapacityChanged.sense();
-            self.events.post(&Event::Changed(address, sense));
+            self.events.post(Event::Changed(address, sense));
         }
     }
 
@@ -220,15 +220,17 @@ impl VirtioDevice for VirtioScsi {
         let metrics = Arc::clone(&self.metrics[usize::from(setup.index)]);
         match setup.index {
             CONTROL_QUEUE => Box::pin(serve(Ok(Control::new(self, &setup)), setup, metrics)),
-            EVENT_QUEUE => {
-                let events = Events::new(self.events.open(&setup.doorbell), &setup);
-                Box::pin(serve(Ok(events), setup, metrics))
-            }
+            EVENT_QUEUE => Box::pin(serve(Ok(Events::new(self, &setup)), setup, metrics)),
             _ => Box::pin(serve(Ok(Worker::new(self, &setup)), setup, metrics)),
         }
     }
 
+    fn started(&self, features: u64) {
+        self.events.open(features);
+    }
+
     fn reset(&self) {
+        self.events.close();
         self.sizes.reset();
         for member in self.bus.select(|_| true) {
             member.unit.reset(Attention::PowerOn);

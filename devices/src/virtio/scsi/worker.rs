@@ -386,6 +386,13 @@ impl QueueWork for Worker {
         self.poll_disks(cx, |worker, place, done| worker.completed(ring, place, done));
     }
 
+    fn poll_paused(&mut self, ring: &mut Ring, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_finished(ring, cx);
+        // Nobody gives orders while the control queue is paused, but for those of `main`.
+        self.obey();
+        if self.tasks.iter().any(Option::is_some) { Poll::Pending } else { Poll::Ready(()) }
+    }
+
     fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.units.retire_all();
         self.poll_disks(cx, |worker, _, done| drop(worker.tasks[done.slot].take()));

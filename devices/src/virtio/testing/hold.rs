@@ -26,6 +26,8 @@ struct State {
     queues: usize,
     open: usize,
     aborts: usize,
+    /// Where each queue was opened.
+    contexts: Vec<String>,
 }
 
 impl Held {
@@ -41,6 +43,11 @@ impl Held {
     /// Data handles that exist.
     pub(crate) fn open_queues(&self) -> usize {
         self.state.lock().unwrap().open
+    }
+
+    /// The contexts on which data handles were opened, in order.
+    pub(crate) fn contexts(&self) -> Vec<String> {
+        self.state.lock().unwrap().contexts.clone()
     }
 
     /// Data handles that were told to abort.
@@ -104,6 +111,7 @@ impl Disk for HoldDisk {
         let mut state = self.0.state.lock().unwrap();
         state.queues += 1;
         state.open += 1;
+        state.contexts.push(reactor::current().name().to_owned());
         let queue = state.queues;
         Ok(Box::new(HoldQueue { held: Arc::clone(&self.0), queue, table, in_flight: 0 }))
     }

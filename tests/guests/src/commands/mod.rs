@@ -12,6 +12,7 @@ mod bench;
 mod check;
 mod emul;
 mod end;
+mod hotplug;
 mod info;
 mod proof;
 mod scsi;
@@ -82,6 +83,12 @@ static COMMANDS: &[Command] = &[
         arguments: "[host=N] [targets=N] [kib=N]",
         help: "find SCSI units; write, flush, read back and compare (their contents are lost)",
         run: scsi::run,
+    },
+    Command {
+        name: "hotplug",
+        arguments: "[disk=N] [host=N]",
+        help: "drive devices that come and go, with I/O on a disk and a SCSI unit (their contents are lost)",
+        run: hotplug::run,
     },
     Command {
         name: "wild",

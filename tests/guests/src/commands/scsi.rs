@@ -18,7 +18,7 @@ const LUNS_MAX: usize = 16;
 const ATTENTIONS_MAX: usize = 8;
 
 /// Why a check failed.
-enum Wrong {
+pub(super) enum Wrong {
     Host(DiskError),
     Answer(Answer),
     Bytes(Mismatch),
@@ -69,7 +69,8 @@ pub(super) fn run<'a>(session: &mut Session, args: &Args<'a>) -> Result<(), Comm
     Ok(())
 }
 
-fn find_host<'a>(bus: &Bus, number: u64) -> Result<Function, CommandError<'a>> {
+/// The host `number` counts, in the order of the bus.
+pub(super) fn find_host<'a>(bus: &Bus, number: u64) -> Result<Function, CommandError<'a>> {
     let hosts = bus.functions().iter();
     let mut hosts = hosts.filter(|it| device::device_type(it) == Some(TYPE_SCSI));
     let found = hosts.nth(usize::try_from(number).unwrap_or(usize::MAX));
@@ -104,7 +105,7 @@ fn check_target(
 }
 
 /// Runs a command that has to succeed.
-fn good(host: &mut Host, place: Place, cdb: &[u8], data: Data) -> Result<(), Wrong> {
+pub(super) fn good(host: &mut Host, place: Place, cdb: &[u8], data: Data) -> Result<(), Wrong> {
     host.run(place, cdb, data)?.good().map_err(Wrong::Answer)
 }
 
@@ -113,7 +114,8 @@ fn big_endian(host: &Host, at: usize, len: usize) -> u64 {
     (at..at + len).fold(0, |number, at| number << 8 | u64::from(host.data.load::<u8>(at)))
 }
 
-fn check_unit(host: &mut Host, place: Place, span: u64) -> Result<(), Wrong> {
+/// Checks a unit that nothing was asked before, over `span` bytes.
+pub(super) fn check_unit(host: &mut Host, place: Place, span: u64) -> Result<(), Wrong> {
     good(host, place, &[0x12, 0, 0, 0, 36, 0], Data::In(36))?;
     let kind = host.data.load::<u8>(0);
     if kind == 0x3f {
@@ -138,7 +140,7 @@ fn check_unit(host: &mut Host, place: Place, span: u64) -> Result<(), Wrong> {
 }
 
 /// Asks until the unit has nothing new to tell; whether it had.
-fn hear_attentions(host: &mut Host, place: Place) -> Result<bool, Wrong> {
+pub(super) fn hear_attentions(host: &mut Host, place: Place) -> Result<bool, Wrong> {
     let mut heard = false;
     for _ in 0..ATTENTIONS_MAX {
         let answer = host.run(place, &[0; 6], Data::None)?;
@@ -152,7 +154,7 @@ fn hear_attentions(host: &mut Host, place: Place) -> Result<bool, Wrong> {
 }
 
 /// READ(16), WRITE(16).
-fn transfer(code: u8, lba: u64, blocks: u32) -> [u8; 16] {
+pub(super) fn transfer(code: u8, lba: u64, blocks: u32) -> [u8; 16] {
     let mut cdb = [0; 16];
     cdb[0] = code;
     cdb[2..10].copy_from_slice(&lba.to_be_bytes());
@@ -191,6 +193,12 @@ fn check_disk(
     }
     outln!("scsi: {}: {} compared", place.target, Bytes(covered * block));
     Ok(())
+}
+
+/// Checks that the host knows no such target any more.
+pub(super) fn check_gone(host: &mut Host, place: Place) -> Result<(), Wrong> {
+    let answer = host.run(place, &[0; 6], Data::None)?;
+    if answer.response == Answer::BAD_TARGET { Ok(()) } else { Err(Wrong::Answer(answer)) }
 }
 
 fn check_cd(host: &mut Host, place: Place, block: u64) -> Result<(), Wrong> {

@@ -93,13 +93,19 @@ fn sized(index: u8, space: Space, address: u64, size: u64) -> Option<Bar> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Windows {
     memory: u64,
+    memory_end: u64,
     io: u64,
 }
 
 impl Windows {
     /// Both windows empty.
     pub fn new() -> Self {
-        Self { memory: MEMORY_START, io: IO_START }
+        Self { memory: MEMORY_START, memory_end: MEMORY_END, io: IO_START }
+    }
+
+    /// Memory from `start` to `end`, and no ports.
+    pub fn memory(start: u64, end: u64) -> Self {
+        Self { memory: start, memory_end: end, io: IO_END }
     }
 
     /// Stays clear of a BAR that has an address.
@@ -118,7 +124,7 @@ impl Windows {
     pub fn place(&mut self, bar: &Bar) -> Option<u64> {
         let (next, limit) = match bar.space {
             Space::Io => (&mut self.io, IO_END),
-            Space::Memory { .. } => (&mut self.memory, MEMORY_END),
+            Space::Memory { .. } => (&mut self.memory, self.memory_end),
         };
         let address = next.checked_next_multiple_of(bar.size)?;
         let end = address.checked_add(bar.size)?;
@@ -184,5 +190,9 @@ mod tests {
         let io = Bar { index: 0, space: Space::Io, address: 0, size: 0x40 };
         assert_eq!(windows.place(&io), Some(0xc000));
         assert_eq!(windows.place(&io), Some(0xc040));
+        let mut small = Windows::memory(0xe000_0000, 0xe000_2000);
+        assert_eq!(small.place(&memory(0, 0x1000)), Some(0xe000_0000));
+        assert_eq!(small.place(&io), None);
+        assert_eq!(small.place(&memory(0, 0x2000)), None);
     }
 }

@@ -1,10 +1,11 @@
-//! PCI bus 0 by configuration mechanism #1 (PCI Local Bus 3.0, section 3.2.2.3.2).
+//! PCI by configuration mechanism #1 (PCI Local Bus 3.0, section 3.2.2.3.2): bus 0, and slots of root ports.
 
 pub(crate) mod bar;
 pub(crate) mod msix;
 mod names;
+pub(crate) mod port;
 
-pub(crate) use self::bar::{Bar, Space};
+pub(crate) use self::bar::{Bar, Space, Windows};
 pub(crate) use self::names::name_of;
 
 use crate::cpu::{self, Width};
@@ -24,9 +25,11 @@ const COMMAND_MEMORY: u16 = 0x2;
 const COMMAND_MASTER: u16 = 0x4;
 const STATUS_CAPABILITIES: u16 = 0x10;
 
-/// Where a function is on bus 0.
+/// Where a function is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Location {
+    /// Bus number.
+    pub bus: u8,
     /// Device number, 0 to 31.
     pub device: u8,
     /// Function number, 0 to 7.
@@ -35,15 +38,15 @@ pub(crate) struct Location {
 
 impl core::fmt::Display for Location {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "00:{:02x}.{}", self.device, self.function)
+        write!(f, "{:02x}:{:02x}.{}", self.bus, self.device, self.function)
     }
 }
 
 impl Location {
     /// What 0xcf8 takes to select `offset`.
     pub fn address(self, offset: u8) -> u32 {
-        let [device, function] = [self.device, self.function].map(u32::from);
-        1 << 31 | (device & 31) << 11 | (function & 7) << 8 | u32::from(offset)
+        let [bus, device, function] = [self.bus, self.device, self.function].map(u32::from);
+        1 << 31 | bus << 16 | (device & 31) << 11 | (function & 7) << 8 | u32::from(offset)
     }
 
     /// Reads the 32 bits at `offset`, rounded down to a multiple of four.
@@ -160,11 +163,11 @@ impl Bus {
 
     fn scan_device(&mut self, device: u8) {
         for function in 0..8 {
-            let location = Location { device, function };
-            let identity = location.read32(0);
-            let present = !matches!(identity as u16, 0 | 0xffff);
-            if present && self.count < FUNCTIONS_MAX {
-                self.functions[self.count] = probe(location, identity);
+            let location = Location { bus: 0, device, function };
+            let found = probe(location);
+            let present = found.is_some();
+            if let Some(found) = found.filter(|_| self.count < FUNCTIONS_MAX) {
+                self.functions[self.count] = found;
                 self.count += 1;
             }
             let several = function != 0 || (present && location.read8(0x0e) & 0x80 != 0);
@@ -181,13 +184,25 @@ impl Bus {
             windows.avoid(bar);
         }
         for function in functions {
-            let location = function.location;
-            for bar in function.bars.iter_mut().flatten().filter(|bar| bar.address == 0) {
-                if let Some(address) = windows.place(bar) {
-                    bar.address = address;
-                    write_bar(location, bar, address);
-                }
-            }
+            place_bars(function, &mut windows);
+        }
+    }
+}
+
+/// The function that has come at `location`, with addresses of `windows` for its BARs.
+pub(crate) fn function_at(location: Location, windows: &mut Windows) -> Option<Function> {
+    let mut function = probe(location)?;
+    place_bars(&mut function, windows);
+    Some(function)
+}
+
+/// Gives addresses to the BARs that have none.
+fn place_bars(function: &mut Function, windows: &mut Windows) {
+    let location = function.location;
+    for bar in function.bars.iter_mut().flatten().filter(|bar| bar.address == 0) {
+        if let Some(address) = windows.place(bar) {
+            bar.address = address;
+            write_bar(location, bar, address);
         }
     }
 }
@@ -201,21 +216,25 @@ pub(crate) fn write_bar(location: Location, bar: &Bar, address: u64) {
     }
 }
 
-fn probe(location: Location, identity: u32) -> Function {
+fn probe(location: Location) -> Option<Function> {
+    let identity = location.read32(0);
+    if matches!(identity as u16, 0 | 0xffff) {
+        return None;
+    }
     let class = location.read32(0x08);
     let bars = match location.read8(0x0e) & 0x7f {
         0 => 6,
         1 => 2,
         _ => 0,
     };
-    Function {
+    Some(Function {
         location,
         vendor: identity as u16,
         device: (identity >> 16) as u16,
         class: class >> 8,
         revision: class as u8,
         bars: probe_bars(location, bars),
-    }
+    })
 }
 
 /// Sizes the first `count` BARs, decoding switched off meanwhile.
@@ -255,10 +274,12 @@ mod tests {
 
     #[test]
     fn configuration_addresses_select_device_and_function() {
-        let location = Location { device: 31, function: 7 };
+        let location = Location { bus: 0, device: 31, function: 7 };
         assert_eq!(location.address(0x3c), 0x8000_ff3c);
         assert_eq!(location.to_string(), "00:1f.7");
-        assert_eq!(Location { device: 1, function: 0 }.address(0), 0x8000_0800);
+        let below = Location { bus: 0x12, device: 1, function: 0 };
+        assert_eq!(below.address(0), 0x8012_0800);
+        assert_eq!(below.to_string(), "12:01.0");
         assert_eq!(Location::bar_offset(5), 0x24);
     }
 }

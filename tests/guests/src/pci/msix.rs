@@ -1,6 +1,7 @@
 //! MSI-X: the table of message-signalled interrupts (PCI Local Bus 3.0, section 6.8.2).
 
-use super::Location;
+use super::{Function, Location};
+use crate::machine::Machine;
 use crate::mem::Region;
 
 /// Identifier of the capability.
@@ -39,6 +40,18 @@ pub(crate) struct Msix {
 }
 
 impl Msix {
+    /// The table of `function`, where it has one that is accessible.
+    pub fn open(machine: &mut Machine, function: &Function) -> Option<Self> {
+        let location = function.location;
+        let (at, place) = location.find_capability(|id, at| {
+            let words = || (location.read32(at), location.read32(at.saturating_add(4)));
+            (id == CAPABILITY).then(words).map(|(head, table)| (at, place(head, table)))
+        })?;
+        let len = usize::from(place.entries) * ENTRY_LEN;
+        let table = machine.map_bar(function, place.bar, place.offset, len)?;
+        Some(Self::new(location, at, table, place.entries))
+    }
+
     /// The table `table` of the function whose capability is at offset `capability`.
     pub fn new(location: Location, capability: u8, table: Region, entries: u16) -> Self {
         Self { location, capability, table, entries }

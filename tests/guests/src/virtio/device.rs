@@ -14,6 +14,7 @@ const VENDOR: u16 = 0x1af4;
 const VENDOR_CAPABILITY: u8 = 0x09;
 
 /// Device types, as the identifier from 0x1040 on counts them.
+pub(crate) const TYPE_NET: u16 = 1;
 pub(crate) const TYPE_BLOCK: u16 = 2;
 pub(crate) const TYPE_SCSI: u16 = 8;
 
@@ -138,7 +139,7 @@ impl Device {
         let mut map = |kind, name, least: usize| {
             let structure = Structure::find(location, kind);
             let mapped = structure.and_then(|it| {
-                let region = map_bar(machine, function, it.bar, it.offset, it.len as usize)?;
+                let region = machine.map_bar(function, it.bar, it.offset, it.len as usize)?;
                 (region.len() >= least).then_some((region, it.at))
             });
             mapped.ok_or(DeviceError::NoStructure(name))
@@ -147,7 +148,7 @@ impl Device {
         let (notify, at) = map(2, "notification", 2)?;
         let (config, _) = map(4, "device configuration", 8)?;
         let notify_multiplier = location.read32(at.saturating_add(16));
-        let msix = open_msix(machine, function).ok_or(DeviceError::NoMsix)?;
+        let msix = Msix::open(machine, function).ok_or(DeviceError::NoMsix)?;
         msix.enable();
         let apic_id = cpu::apic_id();
         Ok(Self { common, notify, notify_multiplier, config, msix, apic_id })
@@ -336,34 +337,6 @@ pub(crate) fn queue_vector(index: u16) -> u8 {
     vector::QUEUE0.saturating_add(index as u8)
 }
 
-fn open_msix(machine: &mut Machine, function: &Function) -> Option<Msix> {
-    let location = function.location;
-    let (at, place) = location.find_capability(|id, at| {
-        let words = || (location.read32(at), location.read32(at.saturating_add(4)));
-        (id == msix::CAPABILITY).then(words).map(|(head, table)| (at, msix::place(head, table)))
-    })?;
-    let len = usize::from(place.entries) * 16;
-    let table = map_bar(machine, function, place.bar, place.offset, len)?;
-    Some(Msix::new(location, at, table, place.entries))
-}
-
-/// Maps `len` bytes at `offset` into memory BAR `index` of `function`.
-fn map_bar(
-    machine: &mut Machine,
-    function: &Function,
-    index: u8,
-    offset: u32,
-    len: usize,
-) -> Option<Region> {
-    let bar = function.bars.get(usize::from(index)).copied().flatten()?;
-    let inside = u64::from(offset).checked_add(len as u64)? <= bar.size;
-    let memory = bar.space != crate::pci::Space::Io;
-    if !inside || !memory || bar.address == 0 {
-        return None;
-    }
-    machine.map_device(bar.address + u64::from(offset), len)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -374,6 +347,7 @@ mod tests {
         assert_eq!(device_type(&function(0x1af4, 0x1042)), Some(TYPE_BLOCK));
         assert_eq!(device_type(&function(0x1af4, 0x1001)), Some(TYPE_BLOCK), "transitional");
         assert_eq!(device_type(&function(0x1af4, 0x1048)), Some(TYPE_SCSI));
+        assert_eq!(device_type(&function(0x1af4, 0x1041)), Some(TYPE_NET));
         assert_eq!(device_type(&function(0x1af4, 0x1000)), None);
         assert_eq!(device_type(&function(0x8086, 0x1042)), None);
     }

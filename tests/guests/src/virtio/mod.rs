@@ -1,14 +1,19 @@
-//! virtio 1.x over PCI: the transport, split virtqueues, drivers of the block device and of the SCSI
-//! host.
+//! virtio 1.x over PCI: the transport, split virtqueues, drivers of the block device, of the SCSI host
+//! and of the network device.
 
 pub(crate) mod blk;
 pub(crate) mod device;
+pub(crate) mod net;
 pub(crate) mod queue;
 pub(crate) mod request;
 pub(crate) mod scsi;
 
 /// Feature bits (virtio 1.3, sections 5.2.3 and 6).
 pub(crate) mod feature {
+    /// SCSI: units that come and go are told.
+    pub const SCSI_HOTPLUG: u64 = 1 << 1;
+    /// Network: the device has an address.
+    pub const NET_MAC: u64 = 1 << 5;
     /// Block: the largest number of segments is given.
     pub const SEG_MAX: u64 = 1 << 2;
     /// Block: read only.

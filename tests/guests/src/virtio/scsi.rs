@@ -1,10 +1,12 @@
-//! A driver of the virtio SCSI host (virtio 1.3, section 5.6): one command at a time, polled.
+//! A driver of the virtio SCSI host (virtio 1.3, section 5.6): one command at a time and
+//! events, polled.
 
 use core::fmt;
 use core::hint::spin_loop;
 
 use super::blk::DiskError;
 use super::device::Device;
+use super::feature;
 use super::queue::{Chain, Queue};
 use crate::cpu;
 use crate::machine::Machine;
@@ -20,6 +22,10 @@ const HEADER_LEN: usize = 51;
 const CDB_OFFSET: usize = 19;
 const ANSWER_OFFSET: usize = 64;
 const ANSWER_LEN: usize = 108;
+const EVENT_QUEUE: u16 = 1;
+const EVENT_LEN: usize = 16;
+/// Events that may come before they are taken.
+const EVENTS: u16 = 4;
 /// Bytes of data that a command has room for.
 pub(crate) const DATA_LEN: usize = 64 << 10;
 
@@ -79,11 +85,32 @@ impl fmt::Display for Answer {
     }
 }
 
+/// What has happened to a unit (section 5.6.6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    /// The kind.
+    pub kind: u32,
+    /// The unit.
+    pub place: Place,
+    /// Why.
+    pub reason: u32,
+}
+
+impl Event {
+    /// The kind of event that tells of units that come and go.
+    pub const TRANSPORT_RESET: u32 = 1;
+    /// The reason where a unit is to be looked for.
+    pub const RESCAN: u32 = 1;
+    /// The reason where one is gone.
+    pub const REMOVED: u32 = 2;
+}
+
 /// A virtio SCSI host, driven.
 pub(crate) struct Host {
     device: Device,
     queue: Queue,
     doorbell: Region,
+    events: (Queue, Region, Region),
     control: Region,
     /// The data of the command that is run.
     pub data: Region,
@@ -94,17 +121,45 @@ impl Host {
     /// stays: mark and release around the host's use.
     pub fn open(machine: &mut Machine, function: &Function) -> Result<Self, DiskError> {
         let device = Device::open(machine, function)?;
-        device.negotiate(0)?;
-        let mut requests = None;
-        for index in 0..QUEUES {
-            let made = device.make_queue::<DiskError>(machine, index, QUEUE_SIZES, false)?;
-            requests = Some(made);
-        }
-        let Some((queue, doorbell)) = requests else { return Err(DiskError::Slot) };
+        device.negotiate(feature::SCSI_HOTPLUG)?;
+        let mut make = |index| device.make_queue::<DiskError>(machine, index, QUEUE_SIZES, false);
+        let [_, (events, bell), (queue, doorbell)] =
+            [make(0)?, make(EVENT_QUEUE)?, make(QUEUES - 1)?];
+        let buffers = machine.arena.take(EVENT_LEN * usize::from(EVENTS), 64)?;
         let control = machine.arena.take(256, 64)?;
         let data = machine.arena.take(DATA_LEN, 4096)?;
         device.start();
-        Ok(Self { device, queue, doorbell, control, data })
+        let mut host =
+            Self { device, queue, doorbell, events: (events, bell, buffers), control, data };
+        for index in 0..EVENTS {
+            host.offer_event(index);
+        }
+        Ok(host)
+    }
+
+    /// Gives the device buffer `index` for an event.
+    fn offer_event(&mut self, index: u16) {
+        let (queue, doorbell, buffers) = &mut self.events;
+        let buffer = buffers.slice(usize::from(index) * EVENT_LEN, EVENT_LEN);
+        Chain::new(queue.descriptors(), index).push(buffer.address(), EVENT_LEN as u32, true);
+        queue.add(index);
+        if queue.publish() {
+            doorbell.store(0, EVENT_QUEUE);
+        }
+    }
+
+    /// Takes the next event, when there is one.
+    pub fn take_event(&mut self) -> Result<Option<Event>, DiskError> {
+        let (queue, _, buffers) = &mut self.events;
+        let Some(used) = queue.take() else { return Ok(None) };
+        let stranger = DiskError::Stranger(used.head);
+        let index =
+            u16::try_from(used.head).ok().filter(|index| *index < EVENTS).ok_or(stranger)?;
+        let buffer = buffers.slice(usize::from(index) * EVENT_LEN, EVENT_LEN);
+        let place = Place { target: buffer.load(5), lun: [buffer.load(6), buffer.load(7)] };
+        let event = Event { kind: buffer.load(0), place, reason: buffer.load(12) };
+        self.offer_event(index);
+        Ok(Some(event))
     }
 
     /// Runs one command on `data`.

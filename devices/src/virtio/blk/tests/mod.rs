@@ -5,6 +5,7 @@ mod data;
 mod life;
 mod malformed;
 mod random;
+mod rehome;
 
 use super::{BlkOptions, VirtioBlk, config};
 use crate::block::{Disk, FileOptions, open_file};

@@ -87,6 +87,31 @@ fn the_guest_hears_of_units_and_their_targets_tell_it_too() {
 }
 
 #[test]
+fn a_driver_that_is_ready_hears_of_what_comes_before_its_queues_are_served() {
+    on_reactors(1, |reactors| async move {
+        let mut rig = Rig::new(&reactors, ScsiOptions::default());
+        let (go, held) = std::sync::mpsc::channel::<()>();
+        reactors.core(0).schedule_bh(move || held.recv().unwrap());
+        rig.start(USUAL, 3, 64);
+        rig.scsi.plug(B, unit(Kind::Cd, None)).unwrap();
+        go.send(()).unwrap();
+        assert_eq!(rig.event().await, (RESET, encoded(B), 1));
+        rig.virtio.shutdown().await;
+        // A driver that comes later finds it by itself.
+        rig.scsi.size_changed(B);
+        rig.start(USUAL, 3, 64);
+        let at = rig.machine.alloc(4096);
+        rig.queues[1].add(&[Buffer::writable(at, 16)]);
+        rig.queues[1].kick();
+        rig.scsi.unplug(B).unwrap().await;
+        rig.queues[1].wait_used(1).await;
+        assert_eq!(rig.read(at, 4), RESET.to_le_bytes());
+        assert_eq!(rig.read(at + 12, 4), 2u32.to_le_bytes());
+        rig.virtio.shutdown().await;
+    });
+}
+
+#[test]
 fn events_are_in_the_format_of_the_specification() {
     on_reactors(1, |reactors| async move {
         let (mut rig, _disk) = Rig::with_disk(&reactors, MIB).await;
