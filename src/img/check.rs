@@ -31,12 +31,7 @@ const ZERO: u64 = 1;
 pub(super) async fn run(args: Arguments) -> Result<u8, String> {
     let (path, json) = (args.file()?, args.json()?);
     let mut images = Images::new()?;
-    let access = Access {
-        format: args.value("format"),
-        shared: args.has("force-share"),
-        ..Access::default()
-    };
-    let image = images.open(path, access).await?;
+    let image = images.open(path, Access::to_look(&args)).await?;
     let details = image.node.details();
     let details = details.filter(|details| details.header.is_some());
     let (Some(details), Some(file)) = (details, child(&image.node, "file")) else {

@@ -1,5 +1,6 @@
 //! Opening images: as drives of a block graph that has no machine.
 
+use super::arguments::Arguments;
 use devices::block::graph::{BlockGraph, Content, DriveOptions, DriverOptions, Node, Options};
 use devices::error::CommandError;
 use reactor::Reactors;
@@ -36,6 +37,13 @@ pub(super) struct Access<'a> {
     pub(super) write: bool,
     /// Others may be writing to it.
     pub(super) shared: bool,
+}
+
+impl<'a> Access<'a> {
+    /// To look at an image, as `-f` and `-U` say.
+    pub(super) fn to_look(args: &'a Arguments) -> Self {
+        Self { format: args.value("format"), shared: args.has("force-share"), write: false }
+    }
 }
 
 impl Images {

@@ -20,12 +20,7 @@ pub(super) const OPTIONS: &[Option_] = &[
 pub(super) async fn run(args: Arguments) -> Result<u8, String> {
     let (path, json) = (args.file()?, args.json()?);
     let mut images = Images::new()?;
-    let access = Access {
-        format: args.value("format"),
-        shared: args.has("force-share"),
-        ..Access::default()
-    };
-    let image = images.open(path, access).await?;
+    let image = images.open(path, Access::to_look(&args)).await?;
     let nodes = chain(&image, args.has("backing-chain"));
     if json {
         let all: Vec<Value> = nodes.iter().map(|node| as_json(node)).collect();

@@ -22,12 +22,7 @@ pub(super) async fn run(args: Arguments) -> Result<u8, String> {
     let start = number("start-offset")?.unwrap_or(0);
     let most = number("max-length")?.unwrap_or(u64::MAX);
     let mut images = Images::new()?;
-    let access = Access {
-        format: args.value("format"),
-        shared: args.has("force-share"),
-        ..Access::default()
-    };
-    let image = images.open(path, access).await?;
+    let image = images.open(path, Access::to_look(&args)).await?;
     let layers = Layers::of(&image)?;
     let end = image.content.size().min(start.saturating_add(most));
     let mut rows = Vec::new();

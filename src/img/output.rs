@@ -24,10 +24,12 @@ pub(super) fn human(bytes: u64) -> String {
     format!("{text} {}B", UNITS[unit])
 }
 
-/// `part / of`, rounded, with so many decimals.
+/// `part / of`, rounded as printf(3) does (halves to even), with so many decimals.
 fn decimal(part: u128, of: u128, decimals: u32) -> String {
     let one = 10u128.pow(decimals);
-    let scaled = (part * one + of / 2) / of;
+    let (whole, rest) = (part * one / of, part * one % of);
+    let up = 2 * rest > of || (2 * rest == of && whole % 2 == 1);
+    let scaled = whole + u128::from(up);
     match decimals {
         0 => scaled.to_string(),
         _ => format!("{}.{:0width$}", scaled / one, scaled % one, width = decimals as usize),
@@ -91,6 +93,8 @@ mod tests {
             (1000, "0.977 KiB"),
             (4096, "4 KiB"),
             (197_120, "192 KiB"),
+            (196_616, "192 KiB"),
+            (198_144, "194 KiB"),
             (10_485_760, "10 MiB"),
             (1_288_490_188, "1.2 GiB"),
             (1 << 60, "1 EiB"),

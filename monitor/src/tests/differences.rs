@@ -96,6 +96,7 @@ pub(super) const BLOCK: &[(&str, &str)] = &[
         "blockdev-add: arguments(qcow2).refcount-cache-size is QEMU's only",
         "the caches of tables have a fixed size",
     ),
+    ("blockdev-add: arguments(vmdk).backing is QEMU's only", "delta images are not supported"),
     ("blockdev-add: arguments.active is QEMU's only", "for migration, which is not there"),
     (
         "block_set_io_throttle: arguments.device has other features",
@@ -110,15 +111,7 @@ pub(super) const BLOCK: &[(&str, &str)] = &[
         "optional there: there are no dirty bitmaps",
     ),
     (
-        "query-block: return[].inserted.image.backing-image is QEMU's only",
-        "optional there: of formats that are not there",
-    ),
-    (
         "query-block: return[].inserted.image.compressed is QEMU's only",
-        "optional there: of formats that are not there",
-    ),
-    (
-        "query-block: return[].inserted.image.dirty-flag is QEMU's only",
         "optional there: of formats that are not there",
     ),
     (
@@ -127,10 +120,6 @@ pub(super) const BLOCK: &[(&str, &str)] = &[
     ),
     (
         "query-block: return[].inserted.image.format-specific is QEMU's only",
-        "optional there: of formats that are not there",
-    ),
-    (
-        "query-block: return[].inserted.image.snapshots is QEMU's only",
         "optional there: of formats that are not there",
     ),
     ("query-blockstats: return[].backing is QEMU's only", "optional there: only devices count"),

@@ -38,8 +38,7 @@ fn shown(ty: &Type, types: &mut Types) -> String {
         }
         Type::Struct(info) if info.members.is_empty() => "nothing".to_owned(),
         Type::Struct(info) => {
-            // The first: one that is among its own members is only named there.
-            types.entry(info.name).or_insert(Named::Struct(info));
+            types.insert(info.name, Named::Struct(info));
             format!("[{0}](#{1})", info.name, info.name.to_lowercase())
         }
         Type::Enum(info) => {

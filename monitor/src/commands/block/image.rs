@@ -2,7 +2,7 @@
 
 use crate::error::QmpError;
 use crate::qapi_struct;
-use crate::registry::{At, MemberInfo, Qapi, StructInfo, Type, Value};
+use crate::registry::{At, Qapi, Type, Value};
 use crate::wire::Writer;
 use devices::block::format::{Qcow2Header, Snapshot};
 use devices::block::graph::Node;
@@ -62,21 +62,8 @@ qapi_struct! {
 #[derive(Clone, Debug, PartialEq)]
 pub struct BackingImage(Box<ImageInfo>);
 
-/// Stands for that of [`ImageInfo`], by its name: a description cannot be among its own members.
-static IMAGE_INFO: StructInfo = StructInfo {
-    name: "ImageInfo",
-    doc: "An image.\n",
-    members: &[MemberInfo {
-        name: "filename",
-        doc: "Where it is.\n",
-        ty: Type::String,
-        optional: false,
-    }],
-    variants: None,
-};
-
 impl Qapi for BackingImage {
-    const TYPE: Type = Type::Struct(&IMAGE_INFO);
+    const TYPE: Type = Type::Later(|| ImageInfo::TYPE);
 
     fn read(value: Value, at: At<'_>) -> Result<Self, QmpError> {
         ImageInfo::read(value, at).map(|image| Self(Box::new(image)))
