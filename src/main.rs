@@ -5,10 +5,12 @@
 //! | options into a configuration | `cli/`, `config` |
 //! | a configuration into a running guest, and its life | `machine/` |
 //! | a client of QMP sockets: `ringvisor qmp` | `qmp/` |
+//! | disk images: `ringvisor img` | `img/` |
 //! | the machine driven from outside, for device tests | `qtest/` |
 
 mod cli;
 mod config;
+mod img;
 mod machine;
 mod qmp;
 mod qtest;
@@ -23,6 +25,9 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1).peekable();
     if args.next_if(|arg| arg == "qmp").is_some() {
         return exit(qmp::run(args));
+    }
+    if args.next_if(|arg| arg == "img").is_some() {
+        return exit(img::run(args));
     }
     exit(match cli::parse(args) {
         Ok(Invocation::Print(text)) => {

@@ -21,7 +21,7 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     (
         "drive",
         "file=PATH[,...]",
-        "a disk: format=raw, if=virtio|none, id=ID, serial=TEXT, readonly=on|off,",
+        "a disk: format=raw|qcow2|vmdk, if=virtio|none, id=ID, serial=TEXT, readonly=on|off,",
     ),
     (
         "",
@@ -41,7 +41,7 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     (
         "blockdev",
         "driver=D,node-name=N[,...]",
-        "a block node, also as JSON: file, host_device, raw, null-co; a device names it with drive=N",
+        "a block node, also as JSON: file, host_device, raw, qcow2, vmdk, null-co; a device names it with drive=N",
     ),
     (
         "device",
@@ -164,7 +164,7 @@ pub(super) fn version() -> String {
 /// The help text.
 pub(super) fn text() -> String {
     let mut text = version();
-    text.push_str("usage: ringvisor [options]\n       ringvisor qmp [options] SOCKET [COMMAND [ARGUMENTS]]; see ringvisor qmp -help\n\n");
+    text.push_str("usage: ringvisor [options]\n       ringvisor qmp [options] SOCKET [COMMAND [ARGUMENTS]]; see ringvisor qmp -help\n       ringvisor img COMMAND ...; see ringvisor img -help\n\n");
     for (name, value, what) in OPTIONS {
         let left = if name.is_empty() { String::new() } else { format!("-{name} {value}") };
         let gap = if left.len() > 31 { format!("\n{:33}", "") } else { String::new() };

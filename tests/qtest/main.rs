@@ -6,7 +6,7 @@
 //! | PCI enumeration, BARs | `pci` |
 //! | virtio over PCI, split queues | `virtio`, `queue` |
 //! | suites | `protocol`, `pc`, `transport`, `hotplug`, `root_port`, `blk`, `scsi`, `drive`, |
-//! | | `errors`, `throttle`, `net`, `balloon`, `console`, `rng`, `sg` |
+//! | | `errors`, `throttle`, `images`, `net`, `balloon`, `console`, `rng`, `sg` |
 //!
 //! No test sleeps: it waits for a line, or reads until a value is there.
 
@@ -16,6 +16,7 @@ mod console;
 mod drive;
 mod errors;
 mod hotplug;
+mod images;
 mod machine;
 mod memory;
 mod net;

@@ -4,8 +4,8 @@ use super::lock::{self, Claim, LockError};
 use super::raw::{RawFiles, RawQueue};
 use super::{BoxFuture, Disk, DiskError, DiskInfo, DiskQueue, SECTOR};
 use crate::fdset;
-use reactor::io as rio;
 use reactor::sync::Notify;
+use reactor::{Fd, io as rio};
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +27,7 @@ pub(super) struct FileDisk {
 
 /// The data handles of an image.
 #[derive(Default)]
-struct Users {
+pub(super) struct Users {
     count: AtomicUsize,
     gone: Notify,
 }
@@ -36,9 +36,22 @@ struct Users {
 pub(super) struct User(Arc<Users>);
 
 impl User {
-    fn new(users: &Arc<Users>) -> Self {
+    pub(super) fn new(users: &Arc<Users>) -> Self {
         users.count.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(users))
+    }
+}
+
+impl Users {
+    /// Waits until none is left.
+    pub(super) async fn unused(&self) {
+        loop {
+            let gone = self.gone.notified();
+            if self.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            gone.await;
+        }
     }
 }
 
@@ -92,6 +105,17 @@ impl FileDisk {
         u64::try_from(status.st_blocks).ok().map(|blocks| blocks * SECTOR)
     }
 
+    /// The image through the page cache.
+    pub(super) fn buffered(&self) -> io::Result<Fd> {
+        let files = self.files()?;
+        Ok(files.buffered.unwrap_or(files.file))
+    }
+
+    /// The image has been written up to `end`.
+    pub(super) fn grown(&self, end: u64) {
+        self.size.fetch_max(end, Ordering::Relaxed);
+    }
+
     /// Changes the size of the image.
     pub(super) async fn resize(&self, size: u64) -> io::Result<()> {
         rio::ftruncate(&self.files()?.file, size).await?;
@@ -101,13 +125,7 @@ impl FileDisk {
 
     /// Waits until no data handle is left.
     pub(super) async fn unused(&self) {
-        loop {
-            let gone = self.users.gone.notified();
-            if self.users.count.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            gone.await;
-        }
+        self.users.unused().await;
     }
 
     fn files(&self) -> io::Result<RawFiles> {

@@ -8,6 +8,7 @@
 mod bounce;
 mod error;
 mod file;
+pub mod format;
 pub mod graph;
 mod lock;
 mod open;

@@ -65,15 +65,14 @@ pub(super) async fn open_any_size(
     }
     let size = if is_block { block_device_size(path, &file)? } else { attributes.stx_size };
     let direct = if options.cache.direct { Some(direct_align(path, &attributes)?) } else { None };
-    // Direct I/O in blocks larger than the guest's sectors needs a way around for small requests.
+    // Direct I/O in blocks larger than the guest's sectors needs a way around for small requests, and
+    // the tables of formats have no alignment.
     let buffered = match direct {
         // Clones of a descriptor share O_DIRECT.
-        Some(align) if align.offset as u64 > SECTOR && of_set => {
+        Some(align) if of_set && align.offset as u64 > SECTOR => {
             return Err(OpenError::NoDirectIo(path.to_owned()));
         }
-        Some(align) if align.offset as u64 > SECTOR => {
-            Some(open_image(options, false, sets).await?.fd)
-        }
+        Some(_) if !of_set => Some(open_image(options, false, sets).await?.fd),
         _ => None,
     };
     let physical_block = attributes.stx_blksize.clamp(SECTOR as u32, PHYSICAL_BLOCK_MAX);

@@ -314,6 +314,7 @@ impl Schema {
             Type::Integer => ("int", JsonType::Int),
             Type::Number => ("number", JsonType::Number),
             Type::Boolean => ("bool", JsonType::Boolean),
+            Type::Null => ("null", JsonType::Null),
             Type::Any => ("any", JsonType::Value),
         };
         if self.names.insert(name.to_owned(), name.to_owned()).is_none() {

@@ -11,6 +11,8 @@ pub enum Type {
     Number,
     /// `bool`
     Boolean,
+    /// `null`
+    Null,
     /// Anything.
     Any,
     /// A list.

@@ -62,6 +62,41 @@ pub(super) const BLOCK: &[(&str, &str)] = &[
         "persistent reservations are not there",
     ),
     ("blockdev-add: arguments(file).x-check-cache-dropped is QEMU's only", "unstable there"),
+    (
+        "blockdev-add: arguments(qcow2).cache-clean-interval is QEMU's only",
+        "the caches of tables have a fixed size",
+    ),
+    ("blockdev-add: arguments(qcow2).cache-size is QEMU's only", "as above"),
+    (
+        "blockdev-add: arguments(qcow2).data-file is QEMU's only",
+        "external data files are not supported",
+    ),
+    (
+        "blockdev-add: arguments(qcow2).discard-no-unref is QEMU's only",
+        "discards always free clusters",
+    ),
+    ("blockdev-add: arguments(qcow2).encrypt is QEMU's only", "encrypted images are not supported"),
+    ("blockdev-add: arguments(qcow2).l2-cache-entry-size is QEMU's only", "as above"),
+    ("blockdev-add: arguments(qcow2).l2-cache-size is QEMU's only", "as above"),
+    (
+        "blockdev-add: arguments(qcow2).lazy-refcounts is QEMU's only",
+        "reference counts are always written",
+    ),
+    (
+        "blockdev-add: arguments(qcow2).overlap-check is QEMU's only",
+        "metadata is never written over by design of the allocator",
+    ),
+    (
+        "blockdev-add: arguments(qcow2).pass-discard-other is QEMU's only",
+        "discards always reach the file",
+    ),
+    ("blockdev-add: arguments(qcow2).pass-discard-request is QEMU's only", "as above"),
+    ("blockdev-add: arguments(qcow2).pass-discard-snapshot is QEMU's only", "as above"),
+    (
+        "blockdev-add: arguments(qcow2).refcount-cache-size is QEMU's only",
+        "the caches of tables have a fixed size",
+    ),
+    ("blockdev-add: arguments(vmdk).backing is QEMU's only", "delta images are not supported"),
     ("blockdev-add: arguments.active is QEMU's only", "for migration, which is not there"),
     (
         "block_set_io_throttle: arguments.device has other features",
@@ -76,15 +111,7 @@ pub(super) const BLOCK: &[(&str, &str)] = &[
         "optional there: there are no dirty bitmaps",
     ),
     (
-        "query-block: return[].inserted.image.backing-image is QEMU's only",
-        "optional there: of formats that are not there",
-    ),
-    (
         "query-block: return[].inserted.image.compressed is QEMU's only",
-        "optional there: of formats that are not there",
-    ),
-    (
-        "query-block: return[].inserted.image.dirty-flag is QEMU's only",
         "optional there: of formats that are not there",
     ),
     (
@@ -93,10 +120,6 @@ pub(super) const BLOCK: &[(&str, &str)] = &[
     ),
     (
         "query-block: return[].inserted.image.format-specific is QEMU's only",
-        "optional there: of formats that are not there",
-    ),
-    (
-        "query-block: return[].inserted.image.snapshots is QEMU's only",
         "optional there: of formats that are not there",
     ),
     ("query-blockstats: return[].backing is QEMU's only", "optional there: only devices count"),

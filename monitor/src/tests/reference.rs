@@ -28,6 +28,7 @@ fn shown(ty: &Type, types: &mut Types) -> String {
         Type::Integer => "integer".to_owned(),
         Type::Number => "number".to_owned(),
         Type::Boolean => "boolean".to_owned(),
+        Type::Null => "null".to_owned(),
         Type::Any => "anything".to_owned(),
         Type::Array(element) => format!("list of {}", shown(element, types)),
         Type::Later(ty) => shown(&ty(), types),

@@ -1,6 +1,7 @@
 //! Adding, removing and resizing nodes. All in `main`, one change at a time.
 
-use super::drivers;
+use super::drivers::{self, Driver};
+use super::implied;
 use super::lock::Writer;
 use super::node::{Child, Node};
 use super::options::{Options, Reference};
@@ -16,6 +17,9 @@ use std::sync::Arc;
 pub(super) fn cannot_find(device: &str, node: &str) -> CommandError {
     CommandError::generic(format!("Cannot find device='{device}' nor node-name='{node}'"))
 }
+
+/// Nodes that one command makes at most.
+const NODES_MAX: usize = 400;
 
 impl BlockGraph {
     /// Makes a node that the monitor owns, and those that it names as new ones (`blockdev-add`).
@@ -53,19 +57,69 @@ impl BlockGraph {
     ) -> BoxFuture<'a, Result<Arc<Node>, CommandError>> {
         Box::pin(async move {
             let name = self.check_name(&options, made)?;
+            let mut options = options;
             let mut children = Vec::new();
-            for (role, reference) in options.driver.children() {
-                let node = match reference {
-                    Reference::Name(name) => self.named(name)?,
-                    Reference::New(child) => self.make(child.for_parent(&options), made).await?,
-                };
+            self.make_children(&options, &mut children, made).await?;
+            if implied::settle(&mut options, &children).await? {
+                self.make_children(&options, &mut children, made).await?;
+            }
+            for (role, child) in implied::children(&options, &children).await? {
+                if made.len() >= NODES_MAX {
+                    let text = "the files of this image refer to each other in a circle";
+                    return Err(CommandError::generic(text));
+                }
+                let node = self.make(child, made).await?;
                 children.push(Child { role, node, id: self.number() });
             }
-            let driver = drivers::open(&options, &children, &self.fdsets, &self.clock).await?;
+            let driver = self.open_over(&name, &options, &children).await?;
             let node = Node::new(name, driver, options, children);
             made.push(Arc::clone(&node));
             Ok(node)
         })
+    }
+
+    /// Makes the children that options name, and that are not there yet.
+    async fn make_children(
+        &self,
+        options: &Options,
+        children: &mut Vec<Child>,
+        made: &mut Vec<Arc<Node>>,
+    ) -> Result<(), CommandError> {
+        for (role, reference) in options.driver.children() {
+            if children.iter().any(|child| child.role == role) {
+                continue;
+            }
+            let node = match reference {
+                Reference::Name(name) => self.named(name)?,
+                Reference::New(child) => self.make(child.for_parent(options), made).await?,
+            };
+            children.push(Child { role, node, id: self.number() });
+        }
+        Ok(())
+    }
+
+    /// Opens a node over children that are its own from here on.
+    async fn open_over(
+        &self,
+        name: &str,
+        options: &Options,
+        children: &[Child],
+    ) -> Result<Arc<dyn Driver>, CommandError> {
+        let claim = |child: &Child| {
+            let access = drivers::first_access(options, child.role, &child.node);
+            let by = User::Node(name.to_owned());
+            child.node.add_use(Use { id: child.id, by, role: child.role, access })
+        };
+        let opened = match children.iter().try_for_each(claim) {
+            Ok(()) => drivers::open(options, children, &self.fdsets, &self.clock).await,
+            Err(error) => Err(error),
+        };
+        if opened.is_err() {
+            for child in children {
+                child.node.remove_use(child.id);
+            }
+        }
+        opened
     }
 
     fn check_name(&self, options: &Options, made: &[Arc<Node>]) -> Result<String, CommandError> {

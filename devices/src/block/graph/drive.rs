@@ -221,7 +221,9 @@ fn image(mut flat: Flat) -> Result<Option<Options>, CommandError> {
         (Some(format), false) if format == "raw" => {
             return Err(generic("A block device must be specified for \"file\""));
         }
-        (format, _) => flat.set("driver", format.as_deref().unwrap_or("raw")),
+        (Some(format), _) => flat.set("driver", &format),
+        // Its content tells.
+        (None, true) => {}
     }
     if below && !flat.0.contains_key("file.driver") {
         flat.set("file.driver", "file");
@@ -268,8 +270,7 @@ mod tests {
 
     #[test]
     fn a_drive_is_a_format_over_a_file() {
-        let text =
-            "file=/a,,b,if=none,id=d,cache=none,discard=on,readonly,file.locking=off,size=1M";
+        let text = "file=/a,,b,if=none,id=d,format=raw,cache=none,discard=on,readonly,file.locking=off,size=1M";
         let drive = parse(text).unwrap();
         assert_eq!((drive.id.as_deref(), drive.interface), (Some("d"), Some(Interface::None)));
         assert!(drive.writeback);
@@ -286,7 +287,7 @@ mod tests {
         let drive = parse("file=null-co://,file.read-zeroes=on,format=raw,if=none").unwrap();
         let null = below(drive.image.as_ref().unwrap()).driver.clone();
         assert!(matches!(null, DriverOptions::NullCo { read_zeroes: true, .. }));
-        let drive = parse("file=file:/x:y,if=none").unwrap();
+        let drive = parse("file=file:/x:y,if=none,format=raw").unwrap();
         let DriverOptions::File { filename, .. } = &below(drive.image.as_ref().unwrap()).driver
         else {
             panic!()

@@ -8,11 +8,12 @@
 //! ```
 //! - `lock`: readers in every context, one writer in `main`, and what is dropped after a write
 //! - `node`, `permissions`: what exists, who uses it, who may do what
-//! - `options`, `drivers/`: how a node is made, and what it does; `drive`: `-drive`
+//! - `options`, `drivers/`: how a node is made, and what it does; `drive`: `-drive`; `implied`: what an
+//!   image says of itself
 //! - `backend`, `queue`, `stats`: what a device holds, and the way of its requests
 //! - `throttle`: limits of throughput; `errors`: what becomes of requests that fail
 //! - `drain`: sections without requests
-//! - `change`: adding and removing nodes; `claim`: devices come and go
+//! - `change`: adding and removing nodes; `claim`: devices come and go; `content`: tools read and write
 //!
 //! A [`BlockGraph`] belongs to one machine. It is changed in `main` only; what queries need is
 //! published after each change and can be looked at anywhere, without waiting. Nodes change under
@@ -21,10 +22,12 @@
 mod backend;
 mod change;
 mod claim;
+mod content;
 mod drain;
 mod drive;
 mod drivers;
 mod errors;
+mod implied;
 mod lock;
 mod node;
 mod options;
@@ -37,13 +40,16 @@ mod throttle;
 
 pub use backend::{Backend, Owner, SizeListener};
 pub use claim::ClaimOptions;
+pub use content::{Content, NewQcow2, Preallocation};
 pub use drain::Drained;
 pub use drive::{DriveOptions, Interface};
 pub use drivers::blkdebug::{Event, InjectError, IoType};
+pub use drivers::bytes::Kept;
+pub use drivers::format::Details;
 pub use errors::{ErrorAction, ErrorPolicy, ErrorSink, IoError, IoStatus, OnError};
 pub use lock::{GraphLock, Writer};
 pub use node::Node;
-pub use options::{DRIVERS, DetectZeroes, DriverOptions, Options, Reference};
+pub use options::{Backing, DRIVERS, DetectZeroes, DriverOptions, Options, Reference};
 pub use permissions::{Access, Permissions};
 pub use stats::{Kind, KindStats, Stats};
 pub use throttle::{Limits, Rate, ThrottleGroup};

@@ -1,6 +1,7 @@
 //! A node: an open image, or something over other nodes.
 
 use super::drivers::Driver;
+use super::drivers::format::Details;
 use super::options::Options;
 use super::permissions::{Access, Permissions, Use, conflict};
 use crate::block::{BoxFuture, DiskInfo, DiskQueue};
@@ -86,6 +87,11 @@ impl Node {
     /// The text that names its image to users: a path, or `json:{...}`.
     pub fn filename(&self) -> String {
         self.driver().filename()
+    }
+
+    /// What its image tells about itself, where it has a format.
+    pub fn details(&self) -> Option<Arc<Details>> {
+        self.driver().details()
     }
 
     /// Bytes that its image takes on the host.

@@ -158,12 +158,28 @@ impl Members {
         objects.collect()
     }
 
+    /// What is behind an image: a node, nothing (`null`), or what the image says.
+    fn backing(&mut self) -> Result<Backing, CommandError> {
+        if self.map.get("backing") == Some(&Value::Null) {
+            self.map.remove("backing");
+            return Ok(Backing::None);
+        }
+        match self.map.get("backing") {
+            None => Ok(Backing::Implied),
+            Some(Value::String(_) | Value::Object(_)) => {
+                let backing = self.reference("backing")?;
+                Ok(backing.map_or(Backing::Implied, Backing::Node))
+            }
+            Some(_) => Err(self.mistyped("backing", "BlockdevRefOrNull")),
+        }
+    }
+
     pub(super) fn finish(self) -> Result<(), CommandError> {
         match self.map.keys().next() {
             None => Ok(()),
             Some(name) if self.syntax == Syntax::Drive && !self.driver.is_empty() => {
                 let kind = match self.driver {
-                    "raw" => "format 'raw' does not",
+                    "raw" | "qcow2" | "vmdk" => &format!("format '{}' does not", self.driver),
                     driver => &format!("protocol '{driver}' doesn't"),
                 };
                 Err(CommandError::generic(format!("Block {kind} support the option '{name}'")))
@@ -215,6 +231,17 @@ pub enum Reference {
     New(Box<Options>),
 }
 
+/// What is behind an image.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Backing {
+    /// What the image's header names.
+    Implied,
+    /// Nothing, whatever the header names.
+    None,
+    /// This node.
+    Node(Reference),
+}
+
 /// What is particular to a driver.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DriverOptions {
@@ -242,11 +269,34 @@ pub enum DriverOptions {
         offset: u64,
         /// Bytes; to the end when absent.
         size: Option<u64>,
+        /// Nobody has said that it is raw: it only looks so.
+        probed: bool,
+    },
+    /// An image whose format is told by its content.
+    Probed {
+        /// The node that holds it.
+        file: Reference,
+        /// What its driver will be given.
+        rest: Map<String, Value>,
+        /// It may not name other files.
+        alone: bool,
+    },
+    /// A disk of extents that a descriptor names.
+    Vmdk {
+        /// The node of the descriptor.
+        file: Reference,
     },
     /// A file that goes with the process and that others cannot see.
     Scratch {
         /// Bytes.
         size: u64,
+    },
+    /// An image of clusters in another node.
+    Qcow2 {
+        /// The node that holds it.
+        file: Reference,
+        /// What its unallocated clusters read as.
+        backing: Backing,
     },
     /// Nothing: reads give zeroes or garbage, writes go nowhere.
     NullCo {
@@ -267,6 +317,9 @@ impl DriverOptions {
             Self::File { device: true, .. } => "host_device",
             Self::Raw { .. } => "raw",
             Self::Blkdebug { .. } => "blkdebug",
+            Self::Probed { .. } => "",
+            Self::Qcow2 { .. } => "qcow2",
+            Self::Vmdk { .. } => "vmdk",
             Self::NullCo { .. } => "null-co",
         }
     }
@@ -275,9 +328,56 @@ impl DriverOptions {
     pub fn children(&self) -> Vec<(&'static str, &Reference)> {
         match self {
             Self::File { .. } | Self::Scratch { .. } | Self::NullCo { .. } => Vec::new(),
-            Self::Raw { file, .. } => vec![("file", file)],
+            Self::Qcow2 { file, backing: Backing::Node(backing) } => {
+                vec![("file", file), ("backing", backing)]
+            }
+            Self::Raw { file, .. }
+            | Self::Probed { file, .. }
+            | Self::Qcow2 { file, .. }
+            | Self::Vmdk { file } => vec![("file", file)],
             Self::Blkdebug { image, .. } => vec![("image", image)],
         }
+    }
+
+    /// All of a node as it is.
+    pub(super) fn raw(file: Reference) -> Self {
+        Self::Raw { file, offset: 0, size: None, probed: false }
+    }
+
+    /// An image that does not say what it is, and that names no others.
+    pub(super) fn of_any_format(file: Reference) -> Self {
+        Self::Probed { file, rest: Map::new(), alone: true }
+    }
+
+    /// What an image turns out to be whose format was to be told by its content.
+    pub(super) fn settled(
+        format: &str,
+        file: &Reference,
+        rest: &Map<String, Value>,
+    ) -> Result<Self, CommandError> {
+        let driver = DRIVERS.iter().position(|known| *known == format);
+        let driver = driver.ok_or_else(|| {
+            let text = format!(
+                "it looks like {format}, which cannot be read here; format=raw takes it as it is"
+            );
+            CommandError::generic(text)
+        })?;
+        let mut map = rest.clone();
+        // Its node is there already.
+        map.insert("file".to_owned(), "".into());
+        let mut members = Members::new(map, String::new(), Syntax::Drive);
+        members.driver = DRIVERS[driver];
+        let mut options = Self::take(driver, &mut members)?;
+        members.finish()?;
+        match &mut options {
+            Self::Raw { file: below, probed, .. } => {
+                *probed = true;
+                below.clone_from(file);
+            }
+            Self::Qcow2 { file: below, .. } | Self::Vmdk { file: below } => below.clone_from(file),
+            _ => {}
+        }
+        Ok(options)
     }
 
     fn take(driver: usize, members: &mut Members) -> Result<Self, CommandError> {
@@ -302,6 +402,14 @@ impl DriverOptions {
                 offset: members.number("offset")?.unwrap_or(0),
                 size: members.number("size")?,
                 file: members.reference("file")?.ok_or_else(|| members.missing("file"))?,
+                probed: false,
+            },
+            "qcow2" => Self::Qcow2 {
+                backing: members.backing()?,
+                file: members.reference("file")?.ok_or_else(|| members.missing("file"))?,
+            },
+            "vmdk" => Self::Vmdk {
+                file: members.reference("file")?.ok_or_else(|| members.missing("file"))?,
             },
             _ => Self::NullCo {
                 size: members.number("size")?.unwrap_or(1 << 30),
@@ -313,7 +421,8 @@ impl DriverOptions {
 }
 
 /// The drivers there are.
-pub const DRIVERS: &[&str] = &["blkdebug", "file", "host_device", "null-co", "raw"];
+pub const DRIVERS: &[&str] =
+    &["blkdebug", "file", "host_device", "null-co", "qcow2", "raw", "vmdk"];
 
 /// What becomes of writes of zeroes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -384,8 +493,9 @@ impl Options {
     }
 
     fn take(mut members: Members) -> Result<Self, CommandError> {
-        let driver = members.driver()?;
-        members.driver = DRIVERS[driver];
+        let unsaid = members.syntax == Syntax::Drive && !members.map.contains_key("driver");
+        let driver = if unsaid { None } else { Some(members.driver()?) };
+        members.driver = driver.map_or("", |driver| DRIVERS[driver]);
         let node_name = members.string("node-name")?;
         let discard = members.word("discard", &["ignore", "unmap"])?;
         let detect_zeroes = members.word("detect-zeroes", &["off", "on", "unmap"])?;
@@ -397,7 +507,14 @@ impl Options {
         }
         let read_only = members.bool("read-only")?;
         let auto_read_only = members.bool("auto-read-only")?.unwrap_or(false);
-        let driver = DriverOptions::take(driver, &mut members)?;
+        let driver = match driver {
+            Some(driver) => DriverOptions::take(driver, &mut members)?,
+            None => DriverOptions::Probed {
+                file: members.reference("file")?.ok_or_else(|| members.missing("file"))?,
+                rest: std::mem::take(&mut members.map),
+                alone: false,
+            },
+        };
         members.finish()?;
         let discard = discard.map(|n| [Discard::Ignore, Discard::Unmap][n]);
         let detect_zeroes = DetectZeroes::ALL[detect_zeroes.unwrap_or(0)];

@@ -3,6 +3,7 @@
 //! Queries look at what the graph has published and never wait, for I/O least of all. What changes
 //! the graph is a coroutine in *main*.
 
+mod image;
 pub(crate) mod nodes;
 mod options;
 pub(crate) mod stats;

@@ -1,6 +1,7 @@
 //! `query-block` and `query-named-block-nodes`.
 
 use super::graph;
+use super::image::{ImageInfo, backing, depth, image_info};
 use crate::core::Env;
 use crate::error::QmpError;
 use crate::registry::{Command, Registry};
@@ -40,28 +41,6 @@ qapi_struct! {
         pub direct: bool = "direct",
         /// Flushes are ignored.
         pub no_flush: bool = "no-flush",
-    }
-}
-
-qapi_struct! {
-    /// An image.
-    pub struct ImageInfo {
-        /// Where it is.
-        pub filename: String = "filename",
-        /// Its format.
-        pub format: String = "format",
-        /// Bytes that it takes on the host.
-        pub actual_size: Option<u64> = "actual-size",
-        /// Bytes that its user sees.
-        pub virtual_size: u64 = "virtual-size",
-        /// Bytes of a cluster.
-        pub cluster_size: Option<u64> = "cluster-size",
-        /// The image below, as the image names it.
-        pub backing_filename: Option<String> = "backing-filename",
-        /// The image below, as it is found.
-        pub full_backing_filename: Option<String> = "full-backing-filename",
-        /// Its format.
-        pub backing_filename_format: Option<String> = "backing-filename-format",
     }
 }
 
@@ -215,12 +194,13 @@ fn device_info(node: &Node, writeback: bool, group: Option<&ThrottleGroup>) -> B
     let options = node.options();
     let driver = options.driver.driver();
     let file = node.filename();
+    let backing = backing(node);
     BlockDeviceInfo {
         node_name: Some(node.name().to_owned()),
         ro: node.info().read_only,
         drv: driver.to_owned(),
-        backing_file: None,
-        backing_file_depth: 0,
+        backing_file: backing.as_ref().map(|below| below.filename()),
+        backing_file_depth: depth(node),
         active: true,
         encrypted: false,
         detect_zeroes: match options.detect_zeroes {
@@ -248,16 +228,7 @@ fn device_info(node: &Node, writeback: bool, group: Option<&ThrottleGroup>) -> B
         iops_wr_max_length: burst(5).map(|rate| rate.burst_s),
         iops_size: limits.map(|limits| limits.request_bytes).filter(|bytes| *bytes > 0),
         group: group.map(|group| group.name().to_owned()),
-        image: ImageInfo {
-            filename: file.clone(),
-            format: driver.to_owned(),
-            actual_size: node.allocated(),
-            virtual_size: node.size(),
-            cluster_size: None,
-            backing_filename: None,
-            full_backing_filename: None,
-            backing_filename_format: None,
-        },
+        image: image_info(node),
         cache: BlockdevCacheInfo {
             writeback,
             direct: options.direct.unwrap_or(false),

@@ -20,8 +20,12 @@ qapi_enum! {
         HostDevice = "host_device",
         /// No storage at all.
         NullCo = "null-co",
+        /// Clusters in another node, with another one behind.
+        Qcow2 = "qcow2",
         /// Another node as it is, or a part of it.
         Raw = "raw",
+        /// Extents that a descriptor names, to be read.
+        Vmdk = "vmdk",
     }
 }
 
@@ -129,6 +133,31 @@ static REFERENCE: AlternateInfo = AlternateInfo {
     members: &[Type::Struct(&OPTIONS), Type::String],
 };
 
+static REFERENCE_OR_NULL: AlternateInfo = AlternateInfo {
+    name: "BlockdevRefOrNull",
+    doc: "A node: a new one, or the name of one that exists; or none.\n",
+    members: &[Type::Struct(&OPTIONS), Type::String, Type::Null],
+};
+
+static QCOW2: StructInfo = members(
+    "BlockdevOptionsQcow2",
+    "An image of clusters.\n",
+    &[
+        required("file", "The node that holds it.\n", Type::Alternate(&REFERENCE)),
+        optional(
+            "backing",
+            "What unallocated clusters read as; what the image names when absent.\n",
+            Type::Alternate(&REFERENCE_OR_NULL),
+        ),
+    ],
+);
+
+static VMDK: StructInfo = members(
+    "BlockdevOptionsGenericCOWFormat",
+    "An image of extents.\n",
+    &[required("file", "The node of its descriptor.\n", Type::Alternate(&REFERENCE))],
+);
+
 static CACHE: StructInfo = members(
     "BlockdevCacheOptions",
     "How host caches take part.\n",
@@ -195,7 +224,9 @@ static OPTIONS: StructInfo = StructInfo {
             ("file", &FILE),
             ("host_device", &FILE),
             ("null-co", &NULL),
+            ("qcow2", &QCOW2),
             ("raw", &RAW),
+            ("vmdk", &VMDK),
         ],
     }),
 };

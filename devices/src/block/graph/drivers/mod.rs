@@ -4,12 +4,23 @@
 //! - `file`: an image on the host, by the raw engine
 //! - `raw`: another node as it is, or a part of it
 //! - `null`: no storage at all
+//! - `qcow2`, `vmdk`: formats kept in another node, by imago; `format`, `async_queue`, `bytes`: what they
+//!   stand on
+//! - `probed`: keeps a guest from choosing the format of its image
 
+mod async_queue;
 pub(super) mod blkdebug;
+pub(super) mod bytes;
 pub(super) mod file;
+pub(super) mod format;
 pub(super) mod null;
+mod probed;
+pub(super) mod qcow2;
 pub(super) mod raw;
+pub(super) mod vmdk;
 
+use self::bytes::Bytes;
+use self::format::Details;
 use super::node::{Child, Node};
 use super::options::{DriverOptions, Options};
 use super::permissions::Access;
@@ -35,6 +46,16 @@ pub(super) trait Driver: Disk {
     /// What it does with a child, given what is done with itself.
     fn child_access(&self, _role: &str, access: Access) -> Access {
         access
+    }
+
+    /// Its content as bytes, where a format can be kept in it.
+    fn bytes(&self) -> Option<Arc<dyn Bytes>> {
+        None
+    }
+
+    /// What its image tells about itself. A look at what is known, without I/O.
+    fn details(&self) -> Option<Arc<Details>> {
+        None
     }
 
     /// Changes its size to `size` bytes. On a reactor.
@@ -66,12 +87,35 @@ pub(super) async fn open(
             file::open(options, filename, *locking, *device, sets).await
         }
         DriverOptions::Scratch { size } => file::scratch(*size).await,
-        DriverOptions::Raw { offset, size, .. } => {
-            raw::open(options, child(children, "file")?, *offset, *size)
+        DriverOptions::Raw { offset, size, probed, .. } => {
+            raw::open(options, child(children, "file")?, *offset, *size, *probed)
+        }
+        DriverOptions::Probed { .. } => Err(CommandError::generic("its format is not known")),
+        DriverOptions::Vmdk { .. } => {
+            let extents = children.iter().filter(|child| child.role == "extents");
+            let extents = extents.map(|child| Arc::clone(&child.node)).collect();
+            vmdk::open(options, child(children, "file")?, extents).await
+        }
+        DriverOptions::Qcow2 { .. } => {
+            let backing = children.iter().find(|child| child.role == "backing");
+            let backing = backing.map(|child| Arc::clone(&child.node));
+            qcow2::open(options, child(children, "file")?, backing).await
         }
         DriverOptions::NullCo { size, latency_ns, read_zeroes } => {
             Ok(null::open(options, *size, *latency_ns, *read_zeroes, clock))
         }
+    }
+}
+
+/// What a node that is about to be opened does with a child that it has as `role`: it is locked
+/// before a format writes to it.
+pub(super) fn first_access(options: &Options, role: &str, child: &Node) -> Access {
+    match options.driver {
+        DriverOptions::Qcow2 { .. } => {
+            let read_only = options.read_only.unwrap_or(false) || child.info().read_only;
+            format::child_access(read_only, role, Access::IDLE)
+        }
+        _ => Access::IDLE,
     }
 }
 

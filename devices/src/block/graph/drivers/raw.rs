@@ -1,9 +1,10 @@
 //! `raw`: another node as it is, or a part of it.
 
 use super::Driver;
+use super::bytes::Bytes;
+use super::probed::GuardedQueue;
 use crate::block::graph::node::Node;
 use crate::block::graph::options::Options;
-use crate::block::graph::permissions::Access;
 use crate::block::{
     BoxFuture, Discard, Disk, DiskError, DiskInfo, DiskQueue, Done, Request, SECTOR, Segments,
 };
@@ -27,6 +28,8 @@ struct Raw {
     keep: bool,
     /// Flushes end here.
     no_flush: bool,
+    /// Nobody has said that it is raw.
+    probed: bool,
 }
 
 pub(super) fn open(
@@ -34,6 +37,7 @@ pub(super) fn open(
     file: Arc<Node>,
     offset: u64,
     size: Option<u64>,
+    probed: bool,
 ) -> Result<Arc<dyn Driver>, CommandError> {
     let whole = file.size();
     if size.is_some_and(|size| !size.is_multiple_of(SECTOR)) {
@@ -57,6 +61,7 @@ pub(super) fn open(
         read_only: options.read_only.unwrap_or(false) || file.info().read_only,
         keep: options.discard.unwrap_or_default() == Discard::Ignore,
         no_flush: options.no_flush == Some(true) && below.no_flush != Some(true),
+        probed: probed && offset == 0,
         file,
     }))
 }
@@ -86,7 +91,10 @@ impl Disk for Raw {
         slots: usize,
         segments: usize,
     ) -> io::Result<Box<dyn DiskQueue>> {
-        let inner = self.file.queue(ram, slots, segments)?;
+        let mut inner = self.file.queue(ram, slots, segments)?;
+        if let Some(bytes) = self.file.driver().bytes().filter(|_| self.probed) {
+            inner = Box::new(GuardedQueue::new(inner, bytes));
+        }
         let discards = self.keep && self.file.info().discard_granularity.is_some();
         if self.offset == 0 && !discards && !self.no_flush {
             return Ok(inner);
@@ -122,8 +130,10 @@ impl Driver for Raw {
         self.file.driver().allocated()
     }
 
-    fn child_access(&self, _: &str, access: Access) -> Access {
-        access
+    /// Where it is all of its child.
+    fn bytes(&self) -> Option<Arc<dyn Bytes>> {
+        let whole = self.offset == 0 && self.size.load(Ordering::Relaxed) == ALL;
+        self.file.driver().bytes().filter(|_| whole)
     }
 
     fn resize(&self, size: u64) -> BoxFuture<'_, Result<(), CommandError>> {

@@ -3,6 +3,7 @@
 mod change;
 mod drive;
 mod errors;
+mod qcow2;
 mod requests;
 
 use super::{BlockGraph, ClaimOptions, ErrorPolicy, Options};
