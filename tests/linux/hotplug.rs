@@ -86,13 +86,13 @@ pub fn begin_io(guest: &mut LinuxGuest) {
         dd if=/dev/sda of=/tmp/back bs=64k count=1 iflag=direct && cmp /tmp/io /tmp/back";
     let rounds = format!("while [ -e /tmp/go ]; do {round} || break; n=$((n + 1)); done");
     guest.run(&format!(
-        "(n=0; {rounds}; [ ! -e /tmp/go ] && echo $n >/tmp/rounds) >/dev/null 2>&1 &"
+        "(n=0; {rounds}; [ ! -e /tmp/go ] && echo $n >/tmp/rounds) >/tmp/rounds.log 2>&1 &"
     ));
 }
 
 /// Every round of what `begin_io` began was right.
 pub fn end_io(guest: &mut LinuxGuest) {
-    let rounds = guest.run("rm /tmp/go; wait; cat /tmp/rounds");
+    let rounds = guest.run("rm /tmp/go; wait; cat /tmp/rounds || tail /tmp/rounds.log");
     assert!(rounds.trim().parse::<u32>().is_ok_and(|rounds| rounds > 0), "{rounds:?}");
 }
 

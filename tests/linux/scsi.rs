@@ -53,7 +53,7 @@ pub fn blocks(guest: &mut LinuxGuest, directory: &Path) {
     guest.run(line);
     guest.run("sg_write_same --10 --lba=8 --num=8 --in=/dev/zero --xferlen=512 /dev/sg0");
     guest.run("yes same | head -c 512 >/tmp/same; sg_write_same --16 --lba=16 --num=8 --in=/tmp/same /dev/sg0");
-    guest.run("sg_unmap --lba=24 --num=8 /dev/sg0");
+    guest.run("sg_unmap --force --lba=24 --num=8 /dev/sg0");
     guest.run("sg_sync /dev/sg0");
     let image = std::fs::read(directory.join("sg")).unwrap();
     let written: Vec<u8> = b"ringvisor\n".iter().copied().cycle().take(20480).collect();

@@ -31,7 +31,9 @@ pub(crate) fn listen() {
 pub(crate) fn take() -> Changes {
     cpu::out8(STATUS, HOTPLUG_EVENT);
     cpu::out32(SELECT, 0);
-    Changes { up: cpu::in32(UP), down: cpu::in32(DOWN) }
+    // All ones: there are no such registers.
+    let bits = |port| Some(cpu::in32(port)).filter(|bits| *bits != u32::MAX).unwrap_or(0);
+    Changes { up: bits(UP), down: bits(DOWN) }
 }
 
 /// Lets go of the device in `slot`, 0 to 31.

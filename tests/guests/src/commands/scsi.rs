@@ -105,7 +105,7 @@ fn check_target(
 }
 
 /// Runs a command that has to succeed.
-pub(super) fn good(host: &mut Host, place: Place, cdb: &[u8], data: Data) -> Result<(), Wrong> {
+fn good(host: &mut Host, place: Place, cdb: &[u8], data: Data) -> Result<(), Wrong> {
     host.run(place, cdb, data)?.good().map_err(Wrong::Answer)
 }
 

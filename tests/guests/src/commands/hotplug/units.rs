@@ -12,6 +12,8 @@ const FIXED: Place = Place { target: 0, lun: [0, 0] };
 /// How much of a unit that has come is checked.
 const SPAN: u64 = 64 << 10;
 const BYTES: usize = 4096;
+/// REPORTED LUNS DATA HAS CHANGED.
+const LUNS_CHANGED: [u8; 3] = [6, 0x3f, 0x0e];
 const BLOCK: u64 = 512;
 /// Pieces of the fixed unit that are used.
 const PIECES: u64 = 64;
@@ -42,12 +44,20 @@ impl Units {
         let blocks = (BYTES as u64 / BLOCK) as u32;
         pattern::fill(data, lba * BLOCK, self.rounds);
         let write = scsi::transfer(0x8a, lba, blocks);
-        scsi::good(&mut self.host, FIXED, &write, Data::Out(BYTES as u32))?;
+        self.run(&write, Data::Out(BYTES as u32))?;
         pattern::fill_with(data, pattern::POISON);
         let read = scsi::transfer(0x88, lba, blocks);
-        scsi::good(&mut self.host, FIXED, &read, Data::In(BYTES as u32))?;
+        self.run(&read, Data::In(BYTES as u32))?;
         pattern::compare(data, lba * BLOCK, self.rounds)?;
         Ok(1)
+    }
+
+    /// Runs a command on the unit that stays, which may have to tell first that others came or went.
+    fn run(&mut self, cdb: &[u8], data: Data) -> Result<(), Wrong> {
+        let answer = self.host.run(FIXED, cdb, data)?;
+        let again = answer.is_attention() && answer.sense == LUNS_CHANGED;
+        let answer = if again { self.host.run(FIXED, cdb, data)? } else { answer };
+        answer.good().map_err(Wrong::Answer)
     }
 
     fn look(&mut self, event: &Event, tally: &mut Tally) {
