@@ -47,10 +47,6 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("query-machines: return[].compat-props is QEMU's only", "as above"),
     (
-        "query-pci: return[].devices[].pci_bridge is QEMU's only",
-        "there are no bridges, so that no function has this optional member",
-    ),
-    (
         "query-qmp-schema: return[](enum).values has other features",
         "QEMU marks it as deprecated; members have no features here",
     ),
