@@ -86,6 +86,27 @@ fn devices_of_the_command_line_and_of_qmp_are_alike() {
 }
 
 #[test]
+fn a_running_guest_lets_a_pci_disk_go() {
+    if !testkit::kvm("a_running_guest_lets_a_pci_disk_go") {
+        return;
+    }
+    let mut vmm = Vmm::start(RINGVISOR, &[]);
+    let mut qmp = vmm.qmp();
+    vmm.wait_for("guest> ");
+    let node = json!({"driver": "null-co", "node-name": "n", "size": 1 << 20});
+    for _ in 0..3 {
+        qmp.execute_with("blockdev-add", node.clone());
+        add(&mut qmp, blk("n", "h")).unwrap();
+        qmp.execute_with("device_del", json!({"id": "h"}));
+        while qmp.wait_event("DEVICE_DELETED")["data"]["device"] != "h" {}
+        qmp.execute_with("blockdev-del", json!({"node-name": "n"}));
+    }
+    assert!(ids(&mut qmp).is_empty());
+    qmp.execute("quit");
+    assert_eq!(vmm.finish().code(), 0);
+}
+
+#[test]
 fn the_human_monitor_plugs_devices_in_as_well() {
     if !testkit::kvm("the_human_monitor_plugs_devices_in_as_well") {
         return;

@@ -1,8 +1,17 @@
-//! The perf suite: not written yet. It will measure hotplug and I/O latency beside a peer.
+//! `perf`: measures ringvisor. `perf --help` says how.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    eprintln!("perf: there are no suites yet; the benches are run by: cargo bench -p rcu");
-    ExitCode::FAILURE
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match perf::cli::main(&args) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("perf: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use support::table::sample_async;
-use support::{Samples, Table, bind, inside, on_reactors, rivals, rounds, sample};
+use support::{Samples, Table, bare, bind, inside, on_reactors, rivals, rounds, sample};
 
 const ROUNDS: u32 = 20_000;
 
@@ -42,7 +42,7 @@ fn round_trips(what: &str, cpus: [usize; 2]) {
         inside(&core.clone(), hops(core, other)).await
     });
     table.ours("hop there and back", &hops);
-    let bare = rivals::msg_ring(cpus, rounds);
+    let bare = bare::msg_ring(cpus, rounds);
     table.rival("bare MSG_RING ping-pong", &bare);
     let bhs = on_reactors(cpus, 0, |r| async move {
         let other = r.core(1).clone();
@@ -207,7 +207,7 @@ fn timers(cpus: [usize; 2]) {
     };
     let one = on_reactors(cpus, 0, move |r| async move { inside(r.core(0), lateness()).await });
     table.ours("one timer", &one);
-    let nanosleep = rivals::nanosleep(TIME, times);
+    let nanosleep = bare::nanosleep(TIME, times);
     table.rival("nanosleep, no slack", &nanosleep);
     table.rival("tokio (its wheel turns each ms)", &rivals::tokio_sleep(TIME, times));
     table.rival("monoio", &rivals::monoio_sleep(TIME, times));

@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use support::{Samples, Table, bind, inside, on_reactors, rivals, rounds};
+use support::{Samples, Table, bare, bind, inside, on_reactors, rivals, rounds};
 
 const SAMPLES: u32 = 300;
 const BATCH: u32 = 100;
@@ -125,7 +125,7 @@ fn monoio_tasks() -> [Samples; 2] {
 
 fn ring(cpus: [usize; 2]) {
     let mut table = Table::new("NOPs through the ring, each");
-    let mut bare = rivals::ring(128);
+    let mut bare = bare::ring(128);
     let (bare_one, bare_many) = (bare_nops(&mut bare, 1), bare_nops(&mut bare, BATCH));
     table.ours("one after the other", &here(cpus, || batches(|| repeat(io::nop))));
     table.rival("bare ring, one an enter", &bare_one);

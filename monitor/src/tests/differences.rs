@@ -126,6 +126,71 @@ pub(super) const BLOCK: &[(&str, &str)] = &[
 /// As `DIFFERENCES` in `schema`, of objects.
 pub(super) const OBJECTS: &[(&str, &str)] = &[
     ("object-add: arguments has other variants", "the other types are not there"),
+    (
+        "object-add: arguments(memory-backend-file).align is QEMU's only",
+        "the pages of what holds it are the alignment",
+    ),
+    (
+        "object-add: arguments(memory-backend-file).discard-data is QEMU's only",
+        "the file keeps what was written",
+    ),
+    (
+        "object-add: arguments(memory-backend-file).host-nodes is QEMU's only",
+        "memory is not bound to nodes of the host",
+    ),
+    ("object-add: arguments(memory-backend-file).pmem is QEMU's only", "there are no NVDIMMs"),
+    (
+        "object-add: arguments(memory-backend-file).policy is QEMU's only",
+        "memory is not bound to nodes of the host",
+    ),
+    (
+        "object-add: arguments(memory-backend-file).prealloc-context is QEMU's only",
+        "there are no such contexts",
+    ),
+    (
+        "object-add: arguments(memory-backend-file).readonly is QEMU's only",
+        "the guest writes to its memory",
+    ),
+    (
+        "object-add: arguments(memory-backend-file).rom is QEMU's only",
+        "the guest writes to its memory",
+    ),
+    (
+        "object-add: arguments(memory-backend-file).x-use-canonical-path-for-ramblock-id is QEMU's only",
+        "for migration",
+    ),
+    (
+        "object-add: arguments(memory-backend-memfd).host-nodes is QEMU's only",
+        "memory is not bound to nodes of the host",
+    ),
+    (
+        "object-add: arguments(memory-backend-memfd).policy is QEMU's only",
+        "memory is not bound to nodes of the host",
+    ),
+    (
+        "object-add: arguments(memory-backend-memfd).prealloc-context is QEMU's only",
+        "there are no such contexts",
+    ),
+    (
+        "object-add: arguments(memory-backend-memfd).x-use-canonical-path-for-ramblock-id is QEMU's only",
+        "for migration",
+    ),
+    (
+        "object-add: arguments(memory-backend-ram).host-nodes is QEMU's only",
+        "memory is not bound to nodes of the host",
+    ),
+    (
+        "object-add: arguments(memory-backend-ram).policy is QEMU's only",
+        "memory is not bound to nodes of the host",
+    ),
+    (
+        "object-add: arguments(memory-backend-ram).prealloc-context is QEMU's only",
+        "there are no such contexts",
+    ),
+    (
+        "object-add: arguments(memory-backend-ram).x-use-canonical-path-for-ramblock-id is QEMU's only",
+        "for migration",
+    ),
     ("object-add: arguments(rng-builtin).opened is QEMU's only", "deprecated there"),
     ("object-add: arguments(rng-random).opened is QEMU's only", "deprecated there"),
     (
@@ -203,5 +268,17 @@ pub(super) const OBJECTS: &[(&str, &str)] = &[
     (
         "object-add: arguments(throttle-group).x-iops-size is QEMU's only",
         "unstable there: see limits",
+    ),
+    (
+        "query-memdev: return[].policy: word bind is QEMU's only",
+        "memory is not bound to nodes of the host",
+    ),
+    (
+        "query-memdev: return[].policy: word interleave is QEMU's only",
+        "memory is not bound to nodes of the host",
+    ),
+    (
+        "query-memdev: return[].policy: word preferred is QEMU's only",
+        "memory is not bound to nodes of the host",
     ),
 ];

@@ -74,7 +74,7 @@ const FEWER_WORDS: &[(&str, &str)] = &[
 ];
 
 /// Commands that QEMU has not.
-const OWN: &[&str] = &["query-monitors", "query-rcu", "query-reactors"];
+const OWN: &[&str] = &["query-monitors", "query-rcu", "query-reactors", "x-device-set-iothread"];
 
 fn ours() -> Schema {
     let mut writer = Writer::new(Style::Line);

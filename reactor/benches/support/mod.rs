@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each bench uses a part")]
 
+pub mod bare;
 pub mod rivals;
 pub mod table;
 

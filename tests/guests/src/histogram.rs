@@ -27,6 +27,12 @@ impl Histogram {
         self.max = self.max.max(value);
     }
 
+    /// Middle and count of each bucket that is not empty, in order.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
+        let all = self.buckets.iter().enumerate();
+        all.filter(|(_, count)| **count > 0).map(|(index, count)| (middle_of(index), *count))
+    }
+
     /// How many values were counted.
     pub fn count(&self) -> u64 {
         self.count
@@ -102,6 +108,17 @@ mod tests {
         }
         assert_eq!((histogram.count(), histogram.max()), (10_000, 100_000));
         assert_eq!(histogram.percentile(100).abs_diff(100_000) / 2000, 0);
+    }
+
+    #[test]
+    fn buckets_that_counted_are_listed_in_order() {
+        let mut histogram = Histogram::new();
+        for value in [5000, 3, 5000, 7] {
+            histogram.record(value);
+        }
+        let listed: Vec<_> = histogram.buckets().collect();
+        assert_eq!(listed[..2], [(3, 1), (7, 1)]);
+        assert!(listed.len() == 3 && listed[2].1 == 2 && listed[2].0.abs_diff(5000) < 80);
     }
 
     #[test]

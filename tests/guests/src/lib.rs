@@ -23,6 +23,7 @@ mod commands;
 mod console;
 mod cpu;
 mod histogram;
+mod hotplug;
 mod ioapic;
 mod line;
 mod machine;

@@ -125,6 +125,7 @@ pub(crate) const TREE: &[TypeInfo] = &[
     part("virtio-serial-bus", "bus"),
     part("container", "object"),
     base("event-loop-base", "object"),
+    base("memory-backend", "object"),
     base("rng-backend", "object"),
     base("secret_common", "object"),
     TypeInfo { name: "interface", parent: None, is_abstract: true },

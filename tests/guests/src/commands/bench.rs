@@ -1,4 +1,6 @@
-//! `bench`: random 4 KiB requests, a fixed number in flight.
+//! `bench`: random 4 KiB requests, or flushes, a fixed number in flight.
+//!
+//! With `hist`, all latencies follow: `hist: khz=N`, then lines `hist: TICKS*COUNT ...`, then `hist: end`.
 
 use super::{Args, CommandError, Session, find_disk};
 use crate::histogram::Histogram;
@@ -8,7 +10,7 @@ use crate::pci::{Bus, Function};
 use crate::text::Micros;
 use crate::virtio::blk::{Disk, DiskError, Mode, Options, QUEUES_MAX, SECTOR, SLOTS_MAX};
 use crate::virtio::request::{Op, Split, Status};
-use crate::{cpu, outln};
+use crate::{cpu, out, outln};
 
 const BYTES: u32 = 4096;
 const DEPTHS: [u16; 2] = [1, 32];
@@ -38,12 +40,20 @@ struct Findings {
 }
 
 pub(super) fn run<'a>(session: &mut Session, args: &Args<'a>) -> Result<(), CommandError<'a>> {
-    args.allow(&["disk", "queues", "qd", "secs"], &["poll", "irq", "write"])?;
+    args.allow(
+        &["disk", "queues", "qd", "secs", "ms"],
+        &["poll", "irq", "write", "flush", "hist"],
+    )?;
     let number = args.get("disk")?.unwrap_or(0);
     let queues = args.get_within("queues", 1, 1, QUEUES_MAX as u64)? as u16;
     let seconds = args.get_within("secs", 1, 1, 3600)?;
+    let milliseconds = args.get_within("ms", seconds * 1000, 1, 3_600_000)?;
     let depth = args.get_within("qd", 0, 0, SLOTS_MAX as u64)? as u16;
-    let op = if args.has("write") { Op::Write } else { Op::Read };
+    let op = match (args.has("write"), args.has("flush")) {
+        (_, true) => Op::Flush,
+        (true, false) => Op::Write,
+        (false, false) => Op::Read,
+    };
     let khz = session.machine.frequency().ok_or(CommandError::NoFrequency)?.khz;
     let function = find_disk(&Bus::scan(), number)?;
     let only = (depth != 0).then_some(depth);
@@ -53,10 +63,13 @@ pub(super) fn run<'a>(session: &mut Session, args: &Args<'a>) -> Result<(), Comm
             continue;
         }
         for depth in DEPTHS.iter().copied().filter(|_| depth == 0).chain(only) {
-            let run = Run { op, mode, queues, depth, ticks: seconds * khz * 1000 };
+            let run = Run { op, mode, queues, depth, ticks: milliseconds * khz };
             let findings = measure(&mut session.machine, &function, &run)
                 .map_err(|error| CommandError::Disk(number, error))?;
             show(number, &run, &findings, khz);
+            if args.has("hist") {
+                show_all(&findings.histogram, khz);
+            }
             session.failed |= findings.errors != 0;
         }
     }
@@ -102,7 +115,10 @@ impl Load {
     fn submit(&mut self, disk: &mut Disk, slot: u16) -> Result<(), DiskError> {
         self.started[usize::from(slot)] = cpu::tsc();
         let sector = self.random.below(self.blocks) * u64::from(BYTES) / SECTOR;
-        disk.submit(slot, self.op, sector, BYTES, Split::WHOLE)
+        match self.op {
+            Op::Flush => disk.submit(slot, self.op, 0, 0, Split::WHOLE),
+            _ => disk.submit(slot, self.op, sector, BYTES, Split::WHOLE),
+        }
     }
 }
 
@@ -183,8 +199,9 @@ fn show(number: u64, run: &Run, findings: &Findings, khz: u64) {
     let micros = |ticks| Micros { ticks, khz };
     let percent = |count: u64| count * 100 / requests.max(1);
     outln!(
-        "bench: disk{number} {} 4 KiB qd={} queues={} {}: {iops} iops, us p50 {} p90 {} p99 {} max {}, doorbells {}% interrupts {}% errors {}",
+        "bench: disk{number} {}{} qd={} queues={} {}: {iops} iops, us p50 {} p90 {} p99 {} max {}, doorbells {}% interrupts {}% errors {}",
         run.op.name(),
+        if matches!(run.op, Op::Flush) { "" } else { " 4 KiB" },
         findings.depth,
         findings.queues,
         run.mode.name(),
@@ -196,4 +213,17 @@ fn show(number: u64, run: &Run, findings: &Findings, khz: u64) {
         percent(findings.interrupts),
         findings.errors
     );
+}
+
+/// Every bucket that counted something.
+fn show_all(histogram: &Histogram, khz: u64) {
+    const A_LINE: usize = 16;
+    out!("hist: khz={khz}");
+    for (index, (ticks, count)) in histogram.buckets().enumerate() {
+        if index % A_LINE == 0 {
+            out!("\nhist:");
+        }
+        out!(" {ticks}*{count}");
+    }
+    outln!("\nhist: end");
 }

@@ -62,8 +62,8 @@ static COMMANDS: &[Command] = &[
     },
     Command {
         name: "bench",
-        arguments: "[disk=N] [queues=N] [qd=N] [secs=N] [poll|irq] [write]",
-        help: "4 KiB random I/O: IOPS and latency",
+        arguments: "[disk=N] [queues=N] [qd=N] [secs=N|ms=N] [poll|irq] [write|flush] [hist]",
+        help: "4 KiB random I/O, or flushes: requests a second and latency; hist: all of it",
         run: bench::run,
     },
     Command {

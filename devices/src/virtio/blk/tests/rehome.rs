@@ -40,6 +40,7 @@ fn what_is_in_flight_is_finished_and_what_comes_goes_on_elsewhere() {
         })
         .await;
         moved.await.unwrap().unwrap();
+        until(|| held.contexts().len() == 4).await;
         let mut contexts = held.contexts();
         assert_eq!(contexts.split_off(2), ["core-1", "core-1"]);
         for queue in 0..2 {
