@@ -162,7 +162,9 @@ impl Rig {
         ];
         let iothreads = ["-object", "iothread,id=io0", "-object", "iothread,id=io1"];
         let mut vmm = Vmm::start(RINGVISOR, &[&iothreads[..], &args.concat()].concat());
-        let qmp = vmm.qmp();
+        let mut qmp = vmm.qmp();
+        // A guest that is never idle competes with the monitor for a busy machine's processors.
+        qmp.set_patience(std::time::Duration::from_secs(300));
         vmm.wait_for("hotplug: a key ends it");
         for name in ["hot-disk", "hot-unit"] {
             std::fs::File::create(images.join(name)).unwrap().set_len(1 << 20).unwrap();

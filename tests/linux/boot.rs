@@ -26,6 +26,7 @@ fn disk(dir: &tempfile::TempDir) -> (String, String) {
     (path.to_str().unwrap().to_owned(), text.split_whitespace().next().unwrap().to_owned())
 }
 
+/// Another boot than that of the other tests, with what can be had only from the start.
 fn boot(extra: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let (image, sum) = disk(&dir);
@@ -41,13 +42,6 @@ fn boot(extra: &[&str]) {
     vmm.wait_for(&format!("ringvisor-linux: vda 8388608 {sum}"));
     let finished = vmm.finish();
     assert_eq!(finished.code(), 0, "{finished:#?}");
-}
-
-#[test]
-fn linux_reaches_its_init_and_reads_its_disk() {
-    if testkit::kvm("linux_reaches_its_init_and_reads_its_disk") {
-        boot(&["-m", "512"]);
-    }
 }
 
 #[test]

@@ -45,7 +45,8 @@ pub fn unplug(guest: &mut LinuxGuest, id: &str) {
 
 /// Writes `text` to a disk that has come, and finds it in `image`.
 fn write(guest: &mut LinuxGuest, disk: &str, text: &str, image: &Path) {
-    guest.run(&format!("echo '{text}' | dd of=/dev/{disk} conv=sync,fsync 2>/dev/null"));
+    let copy = format!("dd if=/tmp/text of=/dev/{disk} conv=sync,fsync 2>/dev/null");
+    guest.run(&format!("echo '{text}' >/tmp/text && {copy}"));
     let image = std::fs::read(image).unwrap();
     assert!(image.starts_with(text.as_bytes()), "{text}: what was written is in the image");
 }
@@ -77,23 +78,6 @@ pub fn finds_slots(guest: &mut LinuxGuest) {
     let text = guest.qmp().execute_with("human-monitor-command", arguments);
     let text = text.as_str().unwrap();
     assert!(text.contains("secondary bus 2.") && text.contains("id \"cold\""), "{text}");
-}
-
-/// Has the guest write a disk of the SCSI adapter and read it back, for as long as `end_io` is not called.
-pub fn begin_io(guest: &mut LinuxGuest) {
-    guest.run("dd if=/dev/urandom of=/tmp/io bs=64k count=1 2>/dev/null; touch /tmp/go");
-    let round = "dd if=/tmp/io of=/dev/sda bs=64k oflag=direct && \
-        dd if=/dev/sda of=/tmp/back bs=64k count=1 iflag=direct && cmp /tmp/io /tmp/back";
-    let rounds = format!("while [ -e /tmp/go ]; do {round} || break; n=$((n + 1)); done");
-    guest.run(&format!(
-        "(n=0; {rounds}; [ ! -e /tmp/go ] && echo $n >/tmp/rounds) >/tmp/rounds.log 2>&1 &"
-    ));
-}
-
-/// Every round of what `begin_io` began was right.
-pub fn end_io(guest: &mut LinuxGuest) {
-    let rounds = guest.run("rm /tmp/go; wait; cat /tmp/rounds || tail /tmp/rounds.log");
-    assert!(rounds.trim().parse::<u32>().is_ok_and(|rounds| rounds > 0), "{rounds:?}");
 }
 
 /// A disk and a network device in slots of the root bus, and a disk behind the SCSI adapter.

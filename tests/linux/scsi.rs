@@ -49,10 +49,18 @@ pub fn tools(guest: &mut LinuxGuest) {
 pub fn blocks(guest: &mut LinuxGuest, directory: &Path) {
     // Blocks 8 to 15: written, then zeroed; 16 to 23: written, then written by one command; 24 to 31:
     // written, then unmapped; 32 and on: as they were written.
-    let line = "yes ringvisor | head -c 20480 | dd of=/dev/sda bs=4096 iflag=fullblock conv=fsync 2>/dev/null";
-    guest.run(line);
+    let repeat = |text: &str, doublings: u32, to: &str| {
+        let numbers: Vec<String> = (0..doublings).map(|n| n.to_string()).collect();
+        format!(
+            "s='{text}\\n'; for i in {}; do s=$s$s; done; printf \"$s\" >{to}",
+            numbers.join(" ")
+        )
+    };
+    guest.run(&repeat("ringvisor", 11, "/tmp/lines"));
+    guest.run("dd if=/tmp/lines of=/dev/sda bs=4096 conv=fsync 2>/dev/null");
     guest.run("sg_write_same --10 --lba=8 --num=8 --in=/dev/zero --xferlen=512 /dev/sg0");
-    guest.run("yes same | head -c 512 >/tmp/same; sg_write_same --16 --lba=16 --num=8 --in=/tmp/same /dev/sg0");
+    guest.run(&repeat("same", 7, "/tmp/same"));
+    guest.run("sg_write_same --16 --lba=16 --num=8 --in=/tmp/same --xferlen=512 /dev/sg0");
     guest.run("sg_unmap --force --lba=24 --num=8 /dev/sg0");
     guest.run("sg_sync /dev/sg0");
     let image = std::fs::read(directory.join("sg")).unwrap();

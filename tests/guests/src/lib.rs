@@ -23,7 +23,6 @@ mod commands;
 mod console;
 mod cpu;
 mod histogram;
-mod hotplug;
 mod ioapic;
 mod line;
 mod machine;

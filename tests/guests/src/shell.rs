@@ -3,14 +3,14 @@
 use crate::commands::{self, Session};
 use crate::cpu::{self, vector};
 use crate::line::{Echo, Line};
-use crate::{console, hotplug, out, outln, power};
+use crate::{console, out, outln, power, slots};
 
 /// Reads and runs commands for ever. Sleeps until the serial port or the power button interrupts.
 pub(crate) fn interact(session: &mut Session) -> ! {
     let power_blocks = session.machine.power;
     session.machine.route_interrupts();
     power::enable_button(power_blocks);
-    hotplug::enable();
+    slots::listen();
     console::enable_receive_interrupt();
     let mut line = Line::new();
     let mut events = cpu::interrupts(vector::ACPI);
@@ -22,7 +22,7 @@ pub(crate) fn interact(session: &mut Session) -> ! {
         }
         let events_now = cpu::interrupts(vector::ACPI);
         if events_now != events {
-            hotplug::answer();
+            slots::let_go();
             if power::button_pressed(power_blocks) {
                 outln!("\npower button");
                 commands::power_off(session);

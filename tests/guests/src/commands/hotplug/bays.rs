@@ -205,7 +205,7 @@ impl Bays {
             let Some(bay) = self.each().find(|bay| bay.is_in(slot)) else { continue };
             bay.socket = Socket::Free;
             let result = bay.close();
-            slots::eject(slot);
+            slots::eject(1 << slot);
             tally.report(format_args!("unplug {}", root(slot)), result);
         }
         for slot in named(changes.up) {
