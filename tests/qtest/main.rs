@@ -17,6 +17,7 @@ mod drive;
 mod errors;
 mod hotplug;
 mod machine;
+mod media;
 mod memory;
 mod net;
 mod pc;

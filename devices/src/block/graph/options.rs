@@ -163,7 +163,7 @@ impl Members {
             None => Ok(()),
             Some(name) if self.syntax == Syntax::Drive && !self.driver.is_empty() => {
                 let kind = match self.driver {
-                    "raw" => "format 'raw' does not",
+                    "raw" | "throttle" => &format!("format '{}' does not", self.driver),
                     driver => &format!("protocol '{driver}' doesn't"),
                 };
                 Err(CommandError::generic(format!("Block {kind} support the option '{name}'")))
@@ -248,6 +248,13 @@ pub enum DriverOptions {
         /// Bytes.
         size: u64,
     },
+    /// Another node, with the limits of a group.
+    Throttle {
+        /// The node.
+        file: Reference,
+        /// The group.
+        group: String,
+    },
     /// Nothing: reads give zeroes or garbage, writes go nowhere.
     NullCo {
         /// Bytes.
@@ -268,6 +275,7 @@ impl DriverOptions {
             Self::Raw { .. } => "raw",
             Self::Blkdebug { .. } => "blkdebug",
             Self::NullCo { .. } => "null-co",
+            Self::Throttle { .. } => "throttle",
         }
     }
 
@@ -275,9 +283,19 @@ impl DriverOptions {
     pub fn children(&self) -> Vec<(&'static str, &Reference)> {
         match self {
             Self::File { .. } | Self::Scratch { .. } | Self::NullCo { .. } => Vec::new(),
-            Self::Raw { file, .. } => vec![("file", file)],
+            Self::Raw { file, .. } | Self::Throttle { file, .. } => vec![("file", file)],
             Self::Blkdebug { image, .. } => vec![("image", image)],
         }
+    }
+
+    /// Says another thing of the child that has this role.
+    pub(super) fn set_child(&mut self, role: &str, reference: Reference) {
+        let child = match (role, self) {
+            ("file", Self::Raw { file, .. } | Self::Throttle { file, .. }) => file,
+            ("image", Self::Blkdebug { image, .. }) => image,
+            _ => return,
+        };
+        *child = reference;
     }
 
     fn take(driver: usize, members: &mut Members) -> Result<Self, CommandError> {
@@ -303,6 +321,13 @@ impl DriverOptions {
                 size: members.number("size")?,
                 file: members.reference("file")?.ok_or_else(|| members.missing("file"))?,
             },
+            "throttle" => {
+                let group = members.string("throttle-group")?;
+                Self::Throttle {
+                    group: group.ok_or_else(|| members.missing("throttle-group"))?,
+                    file: members.reference("file")?.ok_or_else(|| members.missing("file"))?,
+                }
+            }
             _ => Self::NullCo {
                 size: members.number("size")?.unwrap_or(1 << 30),
                 latency_ns: members.number("latency-ns")?.unwrap_or(0),
@@ -313,7 +338,7 @@ impl DriverOptions {
 }
 
 /// The drivers there are.
-pub const DRIVERS: &[&str] = &["blkdebug", "file", "host_device", "null-co", "raw"];
+pub const DRIVERS: &[&str] = &["blkdebug", "file", "host_device", "null-co", "raw", "throttle"];
 
 /// What becomes of writes of zeroes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -370,6 +395,11 @@ impl Options {
     /// Reads options as `blockdev-add` takes them.
     pub fn parse(map: Map<String, Value>) -> Result<Self, CommandError> {
         Self::take(Members::new(map, String::new(), Syntax::Json))
+    }
+
+    /// Reads options as a member of a list, called `at` in messages.
+    pub fn parse_at(map: Map<String, Value>, at: &str) -> Result<Self, CommandError> {
+        Self::take(Members::new(map, format!("{at}."), Syntax::Json))
     }
 
     /// Reads options as `-blockdev` takes them: `driver=raw,node-name=x,file.driver=file,...`.

@@ -22,6 +22,8 @@ qapi_enum! {
         NullCo = "null-co",
         /// Another node as it is, or a part of it.
         Raw = "raw",
+        /// Another node, with the limits of a group.
+        Throttle = "throttle",
     }
 }
 
@@ -168,6 +170,15 @@ static RAW: StructInfo = members(
     ],
 );
 
+static THROTTLE: StructInfo = members(
+    "BlockdevOptionsThrottle",
+    "Another node, with the limits of a group.\n",
+    &[
+        required("throttle-group", "The group: an object, or that of a drive.\n", Type::String),
+        required("file", "The node.\n", Type::Alternate(&REFERENCE)),
+    ],
+);
+
 static OPTIONS: StructInfo = StructInfo {
     name: "BlockdevOptions",
     doc: "A node to be made.\n",
@@ -196,6 +207,7 @@ static OPTIONS: StructInfo = StructInfo {
             ("host_device", &FILE),
             ("null-co", &NULL),
             ("raw", &RAW),
+            ("throttle", &THROTTLE),
         ],
     }),
 };
@@ -209,5 +221,10 @@ impl BlockdevOptions {
     /// As the graph takes it.
     pub(super) fn parse(self) -> Result<Options, QmpError> {
         Ok(Options::parse(self.0)?)
+    }
+
+    /// As the graph takes it, for a member of a list that messages call `at`.
+    pub(super) fn parse_at(self, at: &str) -> Result<Options, QmpError> {
+        Ok(Options::parse_at(self.0, at)?)
     }
 }

@@ -3,7 +3,9 @@
 mod change;
 mod drive;
 mod errors;
+mod reopen;
 mod requests;
+mod stress;
 
 use super::{BlockGraph, ClaimOptions, ErrorPolicy, Options};
 use crate::error::CommandError;
