@@ -4,7 +4,7 @@ use crate::commands::net_backend::SocketAddress;
 use crate::registry::{EventInfo, QapiStruct};
 use crate::wire::{Style, Writer};
 use crate::{qapi_enum, qapi_struct};
-use devices::block::graph::{ErrorAction, IoError};
+use devices::block::graph::{ErrorAction, IoError, Owner, TrayMoved};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// An event: the members are its `data`.
@@ -116,6 +116,16 @@ qapi_events! {
         pub reason: String = "reason",
     }
 
+    /// The tray of a device has opened or closed.
+    DeviceTrayMoved = "DEVICE_TRAY_MOVED" {
+        /// The drive; empty where the device uses a node by its name.
+        pub device: String = "device",
+        /// The id of the device.
+        pub id: String = "id",
+        /// It is open now.
+        pub tray_open: bool = "tray-open",
+    }
+
     /// The machine has shut down or is about to.
     Shutdown = "SHUTDOWN" {
         /// The guest asked for it.
@@ -216,6 +226,14 @@ impl BlockIoError {
             nospace: error.no_space,
             reason: error.reason(),
         }
+    }
+}
+
+impl DeviceTrayMoved {
+    /// From what the block graph tells.
+    pub fn new(moved: &TrayMoved) -> Self {
+        let Owner { drive, device } = moved.owner.clone();
+        Self { device: drive, id: device, tray_open: moved.open }
     }
 }
 

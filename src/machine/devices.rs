@@ -83,9 +83,15 @@ pub(super) fn tree(parts: Parts<'_>) -> DeviceTree {
 pub(super) async fn make_objects(
     cores: &[Context],
     fdsets: &FdSets,
+    block: &BlockGraph,
     config: &Config,
 ) -> Result<Arc<Objects>, String> {
-    let objects = Objects::in_machine(cores, fdsets.clone(), config.memory_backend.clone());
+    let objects = Objects::in_machine(
+        cores,
+        fdsets.clone(),
+        config.memory_backend.clone(),
+        Arc::clone(block.throttle_groups()),
+    );
     for ObjectConfig { option, arguments, syntax } in &config.objects {
         let made = objects.add(arguments, *syntax).await;
         made.map_err(|error| format!("{option}: {error}"))?;

@@ -5,7 +5,7 @@ use super::requests::Requests;
 use crate::config::{DriveConfig, NodeConfig};
 use devices::block::graph::{BlockGraph, ErrorAction};
 use monitor::EventSink;
-use monitor::event::BlockIoError;
+use monitor::event::{BlockIoError, DeviceTrayMoved};
 use std::sync::Arc;
 
 /// Has clients told of requests that fail, and the guest stopped where it is to be.
@@ -15,6 +15,13 @@ pub(super) fn tell_errors(block: &BlockGraph, events: EventSink, requests: Arc<R
         if error.action == ErrorAction::Stop {
             requests.io_error();
         }
+    }));
+}
+
+/// Has clients told of trays that move.
+pub(super) fn tell_trays(block: &BlockGraph, events: EventSink) {
+    block.on_tray_moved(Box::new(move |moved| {
+        events.emit(&DeviceTrayMoved::new(moved));
     }));
 }
 

@@ -79,7 +79,8 @@ impl Machine {
     ) -> Result<Self, String> {
         let Prepared { platform, ram, board, processors, apic_ids, .. } = prepared;
         let Prepared { cpus_max, kvm, requests, clock, .. } = prepared;
-        let objects = devices::make_objects(reactors.cores(), chardevs.fdsets(), config).await?;
+        let objects =
+            devices::make_objects(reactors.cores(), chardevs.fdsets(), &block, config).await?;
         disks::open_all(&config.nodes, &config.drives, &block).await?;
         let netdevs = std::mem::take(&mut config.netdevs);
         let network = devices::make_netdevs(reactors, &events, netdevs)?;
@@ -165,6 +166,7 @@ async fn run_with(
         test.attach(&reactors);
     }
     disks::tell_errors(&block, monitor.events(), Arc::clone(&requests));
+    disks::tell_trays(&block, monitor.events());
     let (events, table) = (monitor.events(), chardevs.clone());
     let machine = Machine::new(prepared, &mut config, &reactors, block, events, table).await?;
     let machine = Arc::new(machine);

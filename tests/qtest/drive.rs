@@ -200,3 +200,87 @@ fn zeroes_that_are_written_may_free_space() {
     assert!(std::fs::metadata(&disk.image).unwrap().blocks() < full);
     assert!(std::fs::read(&disk.image).unwrap().iter().all(|byte| *byte == 0));
 }
+
+#[test]
+fn latencies_are_counted_in_bins() {
+    let (mut m, mut disk) = disk(SIZE, &[], VERSION_1);
+    let qmp = &mut m.qmp();
+    let set = "block-latency-histogram-set";
+    assert_eq!(disk.request(&mut m, IN, 0, 512).0, OK);
+    let stats = qmp.execute("query-blockstats")[0]["stats"].clone();
+    assert_eq!(stats["rd_latency_histogram"], Value::Null);
+    qmp.execute_with(set, json!({"id": "v0", "boundaries": [1, 1u64 << 60]}));
+    for _ in 0..3 {
+        assert_eq!(disk.request(&mut m, IN, 0, 512).0, OK);
+    }
+    assert_eq!(disk.flush(&mut m), OK);
+    let stats = qmp.execute("query-blockstats")[0]["stats"].clone();
+    let of = |kind: &str| stats[format!("{kind}_latency_histogram")].clone();
+    assert_eq!(of("rd"), json!({"boundaries": [1, 1u64 << 60], "bins": [0, 3, 0]}));
+    assert_eq!((&of("wr")["bins"], &of("flush")["bins"]), (&json!([0, 0, 0]), &json!([0, 1, 0])));
+    for (arguments, expected) in [
+        (json!({"id": "nope", "boundaries": [1]}), "Device 'nope' not found"),
+        (json!({"id": "v0", "boundaries": [0]}), "Device 'v0' set read boundaries fail"),
+        (json!({"id": "v0", "boundaries-write": [2, 1]}), "Device 'v0' set write boundaries fail"),
+        (json!({"id": "v0", "boundaries-flush": [2, 2]}), "Device 'v0' set flush boundaries fail"),
+    ] {
+        assert_eq!(error(qmp, set, arguments), expected);
+    }
+    // Other bins count anew; none named, there are none.
+    qmp.execute_with(set, json!({"id": "v0", "boundaries-read": []}));
+    assert_eq!(disk.request(&mut m, IN, 0, 512).0, OK);
+    let stats = qmp.execute("query-blockstats")[0]["stats"].clone();
+    assert_eq!(stats["rd_latency_histogram"], json!({"boundaries": [], "bins": [1]}));
+    qmp.execute_with(set, json!({"id": "v0"}));
+    let stats = qmp.execute("query-blockstats")[0]["stats"].clone();
+    assert_eq!(stats["flush_latency_histogram"], Value::Null);
+}
+
+/// What a guest reads comes from elsewhere after a reopen, and it goes on.
+#[test]
+fn nodes_get_other_options_while_their_guest_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = [1u8, 2].map(|byte| {
+        let path = dir.path().join(byte.to_string());
+        std::fs::write(&path, vec![byte; SIZE as usize]).unwrap();
+        path.display().to_string()
+    });
+    let nodes = [0, 1].map(|n| format!("driver=file,node-name=f{n},filename={}", paths[n]));
+    let mut m = Machine::start(&[
+        "-blockdev",
+        &nodes[0],
+        "-blockdev",
+        &nodes[1],
+        "-blockdev",
+        "driver=raw,node-name=r,file=f0",
+        "-device",
+        "virtio-blk-pci,drive=r,id=v0,addr=04.0",
+    ]);
+    let device = crate::virtio::Device::new(&mut m, 4);
+    let mut disk = Disk::of(&mut m, device, paths[0].as_ref());
+    disk.start(&mut m, VERSION_1);
+    let qmp = &mut m.qmp();
+    let mut reads = |m: &mut Machine, sector: u64, expected: (u8, u8)| {
+        assert_eq!(disk.request(m, IN, sector, 512).0, expected.0);
+        if expected.0 == OK {
+            assert_eq!(m.readb(disk.data), expected.1);
+        }
+    };
+    reads(&mut m, 0, (OK, 1));
+    let reopen = |options: Value| json!({"options": [options]});
+    let other = json!({"driver": "raw", "node-name": "r", "file": "f1", "size": SIZE / 2});
+    qmp.execute_with("blockdev-reopen", reopen(other));
+    reads(&mut m, 0, (OK, 2));
+    reads(&mut m, SIZE / 512 - 1, (IO_ERROR, 0));
+    qmp.execute_with("blockdev-del", json!({"node-name": "f0"}));
+    let read_only = json!({"driver": "raw", "node-name": "r", "file": "f1", "read-only": true});
+    let text = "Read-only block node 'r' cannot support read-write users";
+    assert_eq!(error(qmp, "blockdev-reopen", reopen(read_only)), text);
+    let missing = json!({"driver": "raw", "node-name": "r"});
+    let text = "Parameter 'options[0].file' is missing";
+    assert_eq!(error(qmp, "blockdev-reopen", reopen(missing)), text);
+    let direct = json!({"driver": "file", "node-name": "f1", "filename": paths[1],
+        "cache": {"no-flush": true}, "discard": "unmap"});
+    qmp.execute_with("blockdev-reopen", reopen(direct));
+    reads(&mut m, 1, (OK, 2));
+}

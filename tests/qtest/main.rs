@@ -18,6 +18,7 @@ mod errors;
 mod hotplug;
 mod images;
 mod machine;
+mod media;
 mod memory;
 mod net;
 mod pc;

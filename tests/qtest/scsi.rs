@@ -16,7 +16,7 @@ const ANSWER: u32 = 108;
 pub const BLOCKS: u64 = 8192;
 
 const GOOD: u8 = 0;
-const CHECK_CONDITION: u8 = 2;
+pub const CHECK_CONDITION: u8 = 2;
 const BAD_TARGET: u8 = 3;
 
 pub const TEST_UNIT_READY: [u8; 6] = [0; 6];
@@ -25,8 +25,8 @@ const SYNCHRONIZE_CACHE: [u8; 10] = [0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 /// What came of a command.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
-    response: u8,
-    status: u8,
+    pub response: u8,
+    pub status: u8,
     residual: u32,
     /// Key, additional code and qualifier.
     pub sense: Option<[u8; 3]>,
@@ -180,7 +180,7 @@ impl Adapter {
     }
 }
 
-fn read10(block: u32, blocks: u16) -> [u8; 10] {
+pub fn read10(block: u32, blocks: u16) -> [u8; 10] {
     let ([a, b, c, d], [high, low]) = (block.to_be_bytes(), blocks.to_be_bytes());
     [0x28, 0, a, b, c, d, 0, high, low, 0]
 }

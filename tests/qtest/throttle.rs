@@ -2,7 +2,7 @@
 
 use crate::blk::{Disk, IN, OK, OUT, disk};
 use crate::machine::Machine;
-use crate::virtio::VERSION_1;
+use crate::virtio::{Device, VERSION_1};
 use serde_json::{Value, json};
 use testkit::Qmp;
 
@@ -150,6 +150,87 @@ fn drives_have_limits_from_the_start_and_share_them_in_groups() {
                 group=g\r\n";
     let info = qmp.execute_with("human-monitor-command", json!({"command-line": "info block d2"}));
     assert!(info.as_str().unwrap().ends_with(line), "{info}");
+}
+
+/// A virtio-blk device on a `throttle` node of the group `g`, an object.
+fn by_node(limits: &str) -> (Machine, Disk, Qmp) {
+    let group = format!("throttle-group,id=g,{limits}");
+    let node = "driver=throttle,node-name=t,throttle-group=g,file.driver=null-co,file.size=1M";
+    let node = node.replace("1M", "1048576");
+    let args = ["-object", &group, "-blockdev", &node];
+    let device = ["-device", "virtio-blk-pci,id=v0,addr=04.0,drive=t"];
+    let mut m = Machine::start(&[&args[..], &device[..]].concat());
+    let device = Device::new(&mut m, 4);
+    let mut disk = Disk::of(&mut m, device, "".as_ref());
+    disk.start(&mut m, VERSION_1);
+    let qmp = m.qmp();
+    (m, disk, qmp)
+}
+
+#[test]
+fn a_node_limits_what_goes_through_it() {
+    let (mut m, mut disk, mut qmp) = by_node("x-iops-total=1");
+    assert_eq!(disk.request(&mut m, IN, 0, 512).0, OK);
+    submit(&mut m, &mut disk, IN, 512);
+    ends_after(&mut m, &mut disk, 900_000_000);
+    let set = json!({"path": "/objects/g", "property": "limits", "value": {"iops-total": 2}});
+    qmp.execute_with("qom-set", set);
+    assert_eq!(disk.request(&mut m, IN, 0, 512).0, OK);
+    submit(&mut m, &mut disk, IN, 512);
+    ends_after(&mut m, &mut disk, 400_000_000);
+    let get = json!({"path": "/objects/g", "property": "limits"});
+    assert_eq!(qmp.execute_with("qom-get", get)["iops-total"], 2);
+    let refused = qmp.execute_raw("object-del", json!({"id": "g"}));
+    assert_eq!(refused["error"]["desc"], "object 'g' is in use, can not be deleted");
+    let node =
+        json!({"driver": "throttle", "node-name": "x", "throttle-group": "nope", "file": "t"});
+    let refused = qmp.execute_raw("blockdev-add", node);
+    assert_eq!(refused["error"]["desc"], "Throttle group 'nope' does not exist");
+}
+
+/// The clock stands still: only the drain lets the request go.
+#[test]
+fn a_drain_does_not_wait_for_the_budget() {
+    let (mut m, mut disk, mut qmp) = by_node("x-iops-total=1");
+    assert_eq!(disk.request(&mut m, IN, 0, 512).0, OK);
+    submit(&mut m, &mut disk, IN, 512);
+    let below = json!({"driver": "null-co", "size": SIZE});
+    let group = json!({"qom-type": "throttle-group", "id": "h", "limits": {"iops-total": 4}});
+    qmp.execute_with("object-add", group);
+    let reopen = json!({"options": [
+        {"driver": "throttle", "node-name": "t", "throttle-group": "h", "file": below}
+    ]});
+    qmp.execute_with("blockdev-reopen", reopen);
+    disk.queue.take(&mut m);
+    // It has gone over to the other group, whose bucket is empty.
+    qmp.execute_with("object-del", json!({"id": "g"}));
+    assert_eq!(disk.request(&mut m, IN, 0, 512).0, OK);
+    submit(&mut m, &mut disk, IN, 512);
+    ends_after(&mut m, &mut disk, 150_000_000);
+}
+
+#[test]
+fn limits_and_sizes_are_set_by_hand() {
+    let (mut m, mut disk) = disk(SIZE, &[], VERSION_1);
+    let mut qmp = m.qmp();
+    let mut hmp = |line: &str| {
+        let text = qmp.execute_with("human-monitor-command", json!({"command-line": line}));
+        text.as_str().unwrap().replace('\r', "")
+    };
+    assert_eq!(hmp("block_set_io_throttle d0 0 0 0 1 0 0"), "");
+    assert!(hmp("info block d0").contains("iops=1 iops_rd=0"));
+    for (line, expected) in [
+        ("block_set_io_throttle nope 1 0 0 0 0 0", "Error: Device 'nope' not found\n"),
+        ("block_resize nope 2M", "Error: Cannot find device='nope' nor node-name=''\n"),
+        ("block_resize d0", "invalid size\nTry \"help block_resize\" for more information\n"),
+        ("block_resize d0 2", ""),
+    ] {
+        assert_eq!(hmp(line), expected, "{line}");
+    }
+    assert_eq!(std::fs::metadata(&disk.image).unwrap().len(), 2 << 20);
+    assert_eq!(disk.request(&mut m, IN, 0, 512).0, OK);
+    submit(&mut m, &mut disk, IN, 512);
+    ends_after(&mut m, &mut disk, 900_000_000);
 }
 
 #[test]

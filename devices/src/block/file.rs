@@ -1,5 +1,7 @@
 //! The control handle of a raw image.
 
+mod reopen;
+
 use super::lock::{self, Claim, LockError};
 use super::raw::{RawFiles, RawQueue};
 use super::{BoxFuture, Disk, DiskError, DiskInfo, DiskQueue, SECTOR};

@@ -77,6 +77,12 @@ pub(crate) fn change(file: &impl AsFd, held: Claim, wanted: Claim) -> Result<(),
     result
 }
 
+/// Takes the locks of `claim` for a file that is to have them instead of another one, which has them
+/// now. Does not block.
+pub(crate) fn copy(file: &impl AsFd, claim: Claim) -> Result<(), LockError> {
+    lock_bytes(file, claim)
+}
+
 /// Gives up every lock of [`claim`]. Closing the last descriptor does so too; this is for when
 /// the kernel may still hold one.
 pub(crate) fn release(file: &impl AsFd) {
@@ -92,7 +98,7 @@ fn unlock(file: &impl AsFd, start: i64, len: i64) {
     }
 }
 
-fn take(file: &impl AsFd, claim: Claim) -> Result<(), LockError> {
+fn lock_bytes(file: &impl AsFd, claim: Claim) -> Result<(), LockError> {
     for (start, bits) in [(USED, claim.uses), (REFUSED, claim.refuses)] {
         for (n, permission) in set_bits(bits) {
             let byte = flock(libc::F_RDLCK, start + n, 1);
@@ -105,6 +111,11 @@ fn take(file: &impl AsFd, claim: Claim) -> Result<(), LockError> {
             }
         }
     }
+    Ok(())
+}
+
+fn take(file: &impl AsFd, claim: Claim) -> Result<(), LockError> {
+    lock_bytes(file, claim)?;
     for (start, bits) in [(REFUSED, claim.uses), (USED, claim.refuses)] {
         for (n, permission) in set_bits(bits) {
             let mut probe = flock(libc::F_WRLCK, start + n, 1);

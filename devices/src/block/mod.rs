@@ -137,6 +137,11 @@ pub trait DiskQueue {
     fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Done>;
     /// How many requests are in flight.
     fn in_flight(&self) -> usize;
+    /// Whether [`DiskQueue::poll_done`] has something to do: who has many handles may leave the
+    /// others alone.
+    fn needs_poll(&self) -> bool {
+        self.in_flight() > 0
+    }
     /// Asks that everything in flight end as soon as it can; each request is still reported.
     fn abort(&mut self);
 }

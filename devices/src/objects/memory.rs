@@ -53,7 +53,7 @@ pub(super) const RAM_TYPE: ObjectType = ObjectType {
     parent: PARENT,
     properties: &[&PRIVATE],
     check,
-    make: |_, properties| Box::pin(make("memory-backend-ram", properties)),
+    make: |_, _, properties| Box::pin(make("memory-backend-ram", properties)),
 };
 
 /// A file without a name.
@@ -62,7 +62,7 @@ pub(super) const MEMFD_TYPE: ObjectType = ObjectType {
     parent: PARENT,
     properties: &[&SHARED, MEMFD],
     check,
-    make: |_, properties| Box::pin(make("memory-backend-memfd", properties)),
+    make: |_, _, properties| Box::pin(make("memory-backend-memfd", properties)),
 };
 
 /// A file.
@@ -71,7 +71,7 @@ pub(super) const FILE_TYPE: ObjectType = ObjectType {
     parent: PARENT,
     properties: &[&PRIVATE, FILE],
     check,
-    make: |_, properties| Box::pin(make("memory-backend-file", properties)),
+    make: |_, _, properties| Box::pin(make("memory-backend-file", properties)),
 };
 
 fn check(properties: &Properties) -> Result<(), CommandError> {

@@ -22,6 +22,7 @@ pub use throttle::LIMITS;
 pub(crate) use throttle::check as check_limits;
 pub use types::{OBJECT_TYPES, ObjectType};
 
+use crate::block::graph::{ThrottleGroup, ThrottleGroups};
 use crate::error::CommandError;
 use crate::fdset::{FdSets, Opened};
 use crate::qdev::value::{Properties, Syntax};
@@ -51,6 +52,8 @@ pub enum Body {
     Random(Opened),
     /// The bytes of a secret.
     Secret(Vec<u8>),
+    /// Limits that several share.
+    Throttle(Arc<ThrottleGroup>),
 }
 
 /// An object.
@@ -84,11 +87,11 @@ impl Object {
 
     /// The value of a property.
     pub fn property(&self, name: &str) -> Option<Value> {
+        if let (Body::Throttle(group), "limits") = (&self.body, name) {
+            return Some(group.limits().to_json());
+        }
         let value = lock(&self.properties).get(name).map(super::qdev::value::PropValue::to_json)?;
-        Some(match name {
-            "limits" => throttle::complete(&value),
-            _ => value,
-        })
+        Some(value)
     }
 
     /// Sets a property that may change while the object lives. In `main`.
@@ -109,6 +112,9 @@ impl Object {
         let mut changed = properties.clone();
         changed.set(name, value, syntax)?;
         (self.ty.check)(&changed)?;
+        if let Body::Throttle(group) = &self.body {
+            group.set_limits(throttle::change(group.limits(), changed.json("limits"))?);
+        }
         *properties = changed;
         Ok(())
     }
@@ -121,6 +127,7 @@ pub struct Objects {
     next_core: AtomicUsize,
     table: Mutex<BTreeMap<String, Arc<Object>>>,
     fdsets: FdSets,
+    throttle_groups: Arc<ThrottleGroups>,
     /// The id of the machine's memory.
     machine_memory: Option<String>,
 }
@@ -128,18 +135,21 @@ pub struct Objects {
 impl Objects {
     /// No objects. I/O threads will be bound to `cores`.
     pub fn new(cores: &[Context]) -> Arc<Self> {
-        Self::in_machine(cores, FdSets::default(), None)
+        Self::in_machine(cores, FdSets::default(), None, Arc::default())
     }
 
     /// The same; paths of files may mean `fdsets`, and the memory back end called `machine_memory` is the
-    /// machine's, mapped as [`machine_memory`](Self::machine_memory) says.
+    /// machine's, mapped as [`machine_memory`](Self::machine_memory) says. Disks share
+    /// `throttle_groups`.
     pub fn in_machine(
         cores: &[Context],
         fdsets: FdSets,
         machine_memory: Option<String>,
+        throttle_groups: Arc<ThrottleGroups>,
     ) -> Arc<Self> {
         let (next_core, table) = (AtomicUsize::new(0), Mutex::default());
-        Arc::new(Self { cores: cores.to_vec(), next_core, table, fdsets, machine_memory })
+        let cores = cores.to_vec();
+        Arc::new(Self { cores, next_core, table, fdsets, throttle_groups, machine_memory })
     }
 
     /// The memory that `arguments` describe: what a machine is to be made with. Any thread.
@@ -165,7 +175,7 @@ impl Objects {
         let body = if ty.parent == memory::PARENT && self.machine_memory.as_deref() == Some(id) {
             Body::Memory(None)
         } else {
-            (ty.make)(self, &properties).await?
+            (ty.make)(self, id, &properties).await?
         };
         // Another one may have come while this one was being made.
         self.refuse_duplicate(id)?;
@@ -187,7 +197,13 @@ impl Objects {
         })?;
         let id = Self::name(arguments, "id")?;
         let mut properties = Properties::defaults(ty.name, ty.properties());
-        for (name, value) in arguments {
+        let mut arguments = arguments.clone();
+        if ty.name == "throttle-group"
+            && let Some(limits) = throttle::take_single(&mut arguments, syntax)?
+        {
+            properties.set("limits", &limits, Syntax::Json)?;
+        }
+        for (name, value) in &arguments {
             if matches!(name.as_str(), "qom-type" | "id") {
                 continue;
             }
@@ -228,7 +244,12 @@ impl Objects {
     /// Removes an object; who uses it keeps what it had from it. In `main`.
     pub fn remove(&self, id: &str) -> Result<(), CommandError> {
         let mut table = self.lock();
-        if table.get(id).is_some_and(|object| matches!(object.body, Body::Memory(None))) {
+        let in_use = match table.get(id).map(|object| &object.body) {
+            Some(Body::Memory(None)) => true,
+            Some(Body::Throttle(group)) => Arc::strong_count(group) > 1,
+            _ => false,
+        };
+        if in_use {
             let text = format!("object '{id}' is in use, can not be deleted");
             return Err(CommandError::generic(text));
         }

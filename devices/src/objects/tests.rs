@@ -120,8 +120,9 @@ fn limits_are_shown_complete() {
         assert_eq!((&limits["iops-total"], &limits["bps-read"]), (&json!(100), &json!(0)));
         assert_eq!(limits["bps-read-max-length"], json!(1));
         group.set_property("limits", &json!({"bps-total": 7}), Syntax::Json).unwrap();
-        assert_eq!(group.property("limits").unwrap()["iops-total"], json!(0));
-        assert!(group.set_property("limits", &json!({"bps-total-max": 7}), Syntax::Json).is_err());
+        assert_eq!(group.property("limits").unwrap()["iops-total"], json!(100));
+        assert_eq!(group.property("limits").unwrap()["bps-total"], json!(7));
+        assert!(group.set_property("limits", &json!({"bps-total-max": 6}), Syntax::Json).is_err());
     });
 }
 

@@ -1,6 +1,9 @@
 //! Limits of throughput: for each of six counts an average, a burst and the length of the burst.
 
+use super::{Body, Objects};
+use crate::block::graph::Limits;
 use crate::error::CommandError;
+use crate::qdev::value::{Properties, Syntax};
 use serde_json::{Map, Value};
 
 /// What no limit may exceed.
@@ -38,12 +41,45 @@ fn get(limits: &Map<String, Value>, name: &str) -> i64 {
     limits.get(name).and_then(Value::as_i64).unwrap_or_else(|| default(name))
 }
 
-/// All members, with the defaults of those that were not given.
-pub(super) fn complete(limits: &Value) -> Value {
-    let empty = Map::new();
-    let given = limits.as_object().unwrap_or(&empty);
-    let member = |name: &&str| ((*name).to_owned(), get(given, name).into());
-    Value::Object(LIMITS.iter().map(member).collect())
+/// Takes limits that are given one by one, as `x-iops-total`, out of the arguments of a group; `None`
+/// where there are none.
+pub(super) fn take_single(
+    arguments: &mut Map<String, Value>,
+    syntax: Syntax,
+) -> Result<Option<Value>, CommandError> {
+    let mut limits = Map::new();
+    for name in LIMITS {
+        let given = format!("x-{name}");
+        let Some(value) = arguments.remove(&given) else { continue };
+        let number = match (syntax, &value) {
+            (Syntax::KeyVal, Value::String(text)) => text.parse().ok(),
+            _ => value.as_i64(),
+        };
+        let number = number
+            .ok_or_else(|| CommandError::generic(format!("Parameter '{given}' expects int64")))?;
+        limits.insert(name.to_owned(), number.into());
+    }
+    Ok((!limits.is_empty()).then_some(Value::Object(limits)))
+}
+
+/// The group behind an object.
+pub(super) fn make(
+    objects: &Objects,
+    id: &str,
+    properties: &Properties,
+) -> Result<Body, CommandError> {
+    let limits = properties.json("limits").and_then(Value::as_object).cloned();
+    let limits = Limits::parse(limits.unwrap_or_default())?;
+    objects.throttle_groups.create(id, limits).map(Body::Throttle)
+}
+
+/// `limits` with what `wanted` says; what it does not say stays.
+pub(super) fn change(limits: Limits, wanted: Option<&Value>) -> Result<Limits, CommandError> {
+    let Value::Object(mut all) = limits.to_json() else { return Ok(limits) };
+    if let Some(Value::Object(wanted)) = wanted {
+        all.extend(wanted.clone());
+    }
+    Limits::parse(all)
 }
 
 /// Whether limits can be kept together. The errors are QEMU's.

@@ -10,7 +10,7 @@ use crate::text::system_error;
 
 /// Makes what is behind an object. In `main`.
 pub(super) type Make =
-    for<'a> fn(&'a Objects, &'a Properties) -> BoxFuture<'a, Result<Body, CommandError>>;
+    for<'a> fn(&'a Objects, &'a str, &'a Properties) -> BoxFuture<'a, Result<Body, CommandError>>;
 
 /// A type of object that users can make.
 pub struct ObjectType {
@@ -68,7 +68,7 @@ pub static OBJECT_TYPES: &[ObjectType] = &[
         parent: "event-loop-base",
         properties: &[IOTHREAD],
         check: check_iothread,
-        make: |objects, _| Box::pin(io_thread(objects)),
+        make: |objects, _, _| Box::pin(io_thread(objects)),
     },
     memory::FILE_TYPE,
     memory::MEMFD_TYPE,
@@ -78,28 +78,31 @@ pub static OBJECT_TYPES: &[ObjectType] = &[
         parent: "rng-backend",
         properties: &[],
         check: |_| Ok(()),
-        make: |_, _| Box::pin(async { Ok(Body::Plain) }),
+        make: |_, _, _| Box::pin(async { Ok(Body::Plain) }),
     },
     ObjectType {
         name: "rng-random",
         parent: "rng-backend",
         properties: &[RNG_RANDOM],
         check: |_| Ok(()),
-        make: |objects, properties| Box::pin(open_random(objects, properties)),
+        make: |objects, _, properties| Box::pin(open_random(objects, properties)),
     },
     ObjectType {
         name: "secret",
         parent: "secret_common",
         properties: &[SECRET],
         check: |_| Ok(()),
-        make: |_, properties| Box::pin(secret::load(properties)),
+        make: |_, _, properties| Box::pin(secret::load(properties)),
     },
     ObjectType {
         name: "throttle-group",
         parent: "object",
         properties: &[THROTTLE_GROUP],
         check: |properties| throttle::check(properties.json("limits")),
-        make: |_, _| Box::pin(async { Ok(Body::Plain) }),
+        make: |objects, id, properties| {
+            let made = throttle::make(objects, id, properties);
+            Box::pin(std::future::ready(made))
+        },
     },
 ];
 

@@ -9,10 +9,11 @@ use crate::clock::Clock;
 use crate::error::CommandError;
 use crate::net::Network;
 use crate::objects::Objects;
+use crate::scsi::LogicalUnit;
 use crate::virtio::Ram;
 use crate::virtio::balloon::BalloonSlot;
 use reactor::Context;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use vcpu::irq::Platform;
 
 /// What devices share.
@@ -98,8 +99,8 @@ impl Setup<'_> {
     }
 
     /// Claims the drive or node that the property `drive` names, for `device`: its name or path, as
-    /// queries have it. `owner` is the type that QEMU names in the error; `may_be_empty`: a drive
-    /// needs no medium.
+    /// queries have it. `owner` is the type that QEMU names in the error; `may_be_empty`: no drive
+    /// needs to be named, and a drive needs no medium.
     pub fn claim_drive(
         &self,
         owner: &str,
@@ -107,7 +108,9 @@ impl Setup<'_> {
         may_be_empty: bool,
     ) -> Result<Claim, CommandError> {
         let id = self.properties.text("drive").filter(|id| !id.is_empty());
-        let id = id.ok_or_else(|| CommandError::generic("drive property not set"))?;
+        if id.is_none() && !may_be_empty {
+            return Err(CommandError::generic("drive property not set"));
+        }
         let on_error = |name| self.properties.text(name).and_then(OnError::named);
         let options = ClaimOptions {
             device,
@@ -117,6 +120,10 @@ impl Setup<'_> {
             on_error: ErrorPolicy { read: on_error("rerror"), write: on_error("werror") },
         };
         let graph = Arc::clone(&self.resources.block);
+        // A drive without a medium is one that nobody has put anything into yet.
+        let Some(id) = id else {
+            return Ok(Claim { backend: Some(graph.claim_empty(&options)), graph });
+        };
         let claimed = graph.claim(id, &options).unwrap_or_else(|| {
             let text = format!("Property '{owner}.drive' can't find value '{id}'");
             Err(CommandError::generic(text))
@@ -136,6 +143,19 @@ impl Claim {
     pub fn disk(&self) -> Option<Arc<dyn Disk>> {
         let backend = self.backend.as_ref().filter(|backend| backend.root().is_some())?;
         Some(Arc::clone(backend) as _)
+    }
+
+    /// Media are put into `unit` from now on, while this claim lasts.
+    pub(super) fn connect_tray(&self, unit: &Arc<LogicalUnit>) {
+        let Some(backend) = &self.backend else { return };
+        let tray: Weak<LogicalUnit> = Arc::downgrade(unit);
+        backend.set_tray(tray);
+        let (graph, backend) = (Arc::downgrade(&self.graph), Arc::downgrade(backend));
+        unit.on_tray_moved(Box::new(move |open| {
+            if let (Some(graph), Some(backend)) = (graph.upgrade(), backend.upgrade()) {
+                graph.tray_moved(&backend, open);
+            }
+        }));
     }
 
     /// Has `listener` called in `main` after each change of the size, while this claim lasts.

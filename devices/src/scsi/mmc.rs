@@ -5,6 +5,7 @@ use super::unit::LogicalUnit;
 
 /// Media events of GET EVENT STATUS NOTIFICATION (MMC-6, section 6.6.3.5).
 pub(super) const NO_EVENT: u8 = 0;
+pub(super) const EJECT_REQUEST: u8 = 1;
 pub(super) const NEW_MEDIA: u8 = 2;
 pub(super) const MEDIA_REMOVED: u8 = 3;
 

@@ -23,10 +23,11 @@ mod sense;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod tray;
 mod unit;
 
 pub use bus::{Address, Bus, BusError, Found, LUNS, Member};
 pub use cdb::{Blocks, CDB_BYTES, Cdb, Command, Direction};
 pub use sense::{Attention, Failure, Sense, status};
 pub use steps::Steps;
-pub use unit::{Kind, LogicalUnit, Parameters, Plan, UnitError, UnitOptions};
+pub use unit::{Kind, LogicalUnit, Parameters, Plan, TrayListener, UnitError, UnitOptions};

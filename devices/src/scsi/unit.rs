@@ -6,8 +6,8 @@ use super::steps::Steps;
 use super::{inquiry, mmc, mode, opcodes};
 use crate::block::{Disk, Request};
 use rcu::RcuCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Descriptors in one UNMAP.
 pub(super) const UNMAP_DESCRIPTORS_MAX: usize = 255;
@@ -178,7 +178,11 @@ pub struct LogicalUnit {
     locked: AtomicBool,
     stopped: AtomicBool,
     media_event: AtomicU8,
+    tray_moved: OnceLock<TrayListener>,
 }
+
+/// Takes whether the tray is open, when it has moved. Any thread, returns at once.
+pub type TrayListener = Box<dyn Fn(bool) + Send + Sync>;
 
 impl LogicalUnit {
     /// A unit on `medium`, which a disk has and a CD drive may have. Its first command tells of
@@ -199,6 +203,7 @@ impl LogicalUnit {
             locked: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             media_event: AtomicU8::new(mmc::NO_EVENT),
+            tray_moved: OnceLock::new(),
         })
     }
 
@@ -242,7 +247,29 @@ impl LogicalUnit {
             if !open && self.medium().is_some() {
                 self.attend(Attention::MediumChanged);
             }
+            if let Some(listener) = self.tray_moved.get() {
+                listener(open);
+            }
         }
+    }
+
+    /// Has `listener` told when the tray moves, whoever moves it. The first one stays.
+    pub fn on_tray_moved(&self, listener: TrayListener) {
+        let _first = self.tray_moved.set(listener);
+    }
+
+    /// The medium can be taken out.
+    pub fn is_removable(&self) -> bool {
+        self.options.removable
+    }
+
+    /// The guest's lock is off.
+    pub(super) fn unlock(&self) {
+        self.locked.store(false, Ordering::Release);
+    }
+
+    pub(super) fn set_media_event(&self, event: u8) {
+        self.media_event.store(event, Ordering::Release);
     }
 
     /// Whether the tray is open.

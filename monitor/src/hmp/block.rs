@@ -6,10 +6,12 @@ use crate::commands::block::nodes::{
     QueryNamedBlockNodes,
 };
 use crate::commands::block::stats::{self, QueryBlockstats};
+use crate::commands::block::throttle::{self, BlockIOThrottle};
 use crate::core::Env;
 use crate::error::QmpError;
 use devices::CommandError;
 use devices::block::graph::{BlockGraph, DriveOptions, Interface, Options};
+use devices::keyval::size;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -64,6 +66,30 @@ pub(super) async fn drive_del(env: &Env, rest: &str) -> Result<String, Failure> 
     args.end()?;
     let graph = Arc::clone(env.machine()?.block());
     Ok(told(graph.delete_drive(&id).await.map(|()| "")))
+}
+
+pub(super) async fn resize(env: &Env, rest: &str) -> Result<String, Failure> {
+    let mut args = Args::new(rest);
+    let device = args.word().map_err(|_| Failure::Argument("block device name expected"))?;
+    let invalid = || Failure::Syntax("invalid size".to_owned());
+    let text = args.word().map_err(|_| invalid())?;
+    args.end()?;
+    // Without a unit it counts mebibytes, as in QEMU.
+    let bytes = size(&text, 1 << 20).and_then(|bytes| i64::try_from(bytes).ok());
+    let size = bytes.ok_or_else(invalid)?;
+    let graph = Arc::clone(env.machine()?.block());
+    graph.resize(Some(&device), None, size).await.map_err(QmpError::from)?;
+    Ok(String::new())
+}
+
+pub(super) async fn set_io_throttle(env: &Env, rest: &str) -> Result<String, Failure> {
+    let mut args = Args::new(rest);
+    let device = args.word().map_err(|_| Failure::Argument("block device name expected"))?;
+    let mut limit = || args.expression();
+    let limits = [limit()?, limit()?, limit()?, limit()?, limit()?, limit()?];
+    args.end()?;
+    throttle::set_io_throttle(env.clone(), BlockIOThrottle::averages(device, limits)).await?;
+    Ok(String::new())
 }
 
 pub(super) fn info_block(env: &Env, rest: &str) -> Result<String, Failure> {

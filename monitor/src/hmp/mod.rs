@@ -13,6 +13,7 @@ mod edit;
 mod hardware;
 mod info;
 mod line;
+mod media;
 mod memory;
 mod net;
 mod page;

@@ -1,7 +1,7 @@
 //! The commands of the human monitor.
 
 use super::args::Failure;
-use super::{block, chardev, devices, hardware, info, memory, net, qom};
+use super::{block, chardev, devices, hardware, info, media, memory, net, qom};
 use crate::BoxFuture;
 use crate::commands::memory::inject_nmi;
 use crate::commands::run_state;
@@ -39,6 +39,24 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         params: "target",
         help: "request VM to change its memory allocation (in MB)",
         run: |env, rest| ready(hardware::balloon(env, rest)),
+    },
+    HmpCommand {
+        names: "block_resize",
+        params: "device size",
+        help: "resize a block image",
+        run: |env, rest| Box::pin(block::resize(env, rest)),
+    },
+    HmpCommand {
+        names: "block_set_io_throttle",
+        params: "device bps bps_rd bps_wr iops iops_rd iops_wr",
+        help: "change I/O throttle limits for a block drive",
+        run: |env, rest| Box::pin(block::set_io_throttle(env, rest)),
+    },
+    HmpCommand {
+        names: "change",
+        params: "device [-f] filename [format [read-only-mode]]",
+        help: "change a removable medium, optional format, use -f to force the operation",
+        run: |env, rest| Box::pin(media::change(env, rest)),
     },
     HmpCommand {
         names: "chardev-add",
@@ -105,6 +123,12 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         params: "device",
         help: "remove host block device",
         run: |env, rest| Box::pin(block::drive_del(env, rest)),
+    },
+    HmpCommand {
+        names: "eject",
+        params: "[-f] device",
+        help: "eject a removable medium (use -f to force it)",
+        run: |env, rest| Box::pin(media::eject(env, rest)),
     },
     HmpCommand {
         names: "exit_preconfig",

@@ -99,6 +99,22 @@ pub(super) const BLOCK: &[(&str, &str)] = &[
     ("blockdev-add: arguments(vmdk).backing is QEMU's only", "delta images are not supported"),
     ("blockdev-add: arguments.active is QEMU's only", "for migration, which is not there"),
     (
+        "blockdev-change-medium: arguments.device has other features",
+        "QEMU marks it as deprecated; members have no features here",
+    ),
+    (
+        "blockdev-close-tray: arguments.device has other features",
+        "QEMU marks it as deprecated; members have no features here",
+    ),
+    (
+        "blockdev-open-tray: arguments.device has other features",
+        "QEMU marks it as deprecated; members have no features here",
+    ),
+    (
+        "eject: arguments.device has other features",
+        "QEMU marks it as deprecated; members have no features here",
+    ),
+    (
         "block_set_io_throttle: arguments.device has other features",
         "QEMU marks it as deprecated; members have no features here",
     ),
@@ -128,22 +144,6 @@ pub(super) const BLOCK: &[(&str, &str)] = &[
         "optional there: only devices count",
     ),
     ("query-blockstats: return[].parent is QEMU's only", "optional there: only devices count"),
-    (
-        "query-blockstats: return[].stats.flush_latency_histogram is QEMU's only",
-        "optional there: latencies are summed up only",
-    ),
-    (
-        "query-blockstats: return[].stats.rd_latency_histogram is QEMU's only",
-        "optional there: latencies are summed up only",
-    ),
-    (
-        "query-blockstats: return[].stats.wr_latency_histogram is QEMU's only",
-        "optional there: latencies are summed up only",
-    ),
-    (
-        "query-blockstats: return[].stats.zone_append_latency_histogram is QEMU's only",
-        "optional there: latencies are summed up only",
-    ),
 ];
 
 /// As `DIFFERENCES` in `schema`, of objects.

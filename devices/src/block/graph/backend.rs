@@ -1,6 +1,8 @@
 //! What a device holds of the graph: a node with permissions, behind the [`Disk`] trait.
 
 use super::errors::{ErrorSink, Errors};
+use super::histogram::Histogram;
+use super::media::Tray;
 use super::node::Node;
 use super::options::DetectZeroes;
 use super::queue::BackendQueue;
@@ -46,16 +48,22 @@ pub struct Backend {
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     owner: Owner,
     root: Option<Arc<Node>>,
     removable: bool,
+    /// Its device's, while there is one.
+    tray: Option<Weak<dyn Tray>>,
+    /// Whether the last medium was read-only.
+    was_read_only: bool,
     throttle: Option<Arc<ThrottleGroup>>,
     /// The tasks of the queues.
     watchers: Vec<Waker>,
-    queues: Vec<Arc<QueueStats>>,
+    pub(super) queues: Vec<Arc<QueueStats>>,
     /// What queues counted that are gone.
     before: Stats,
+    /// Likewise.
+    pub(super) histograms: [Option<Histogram>; 4],
     size_listeners: Vec<SizeListener>,
 }
 
@@ -69,7 +77,8 @@ impl Backend {
         io_errors: &Arc<OnceLock<ErrorSink>>,
     ) -> Arc<Self> {
         let label = if owner.drive.is_empty() { &owner.device } else { &owner.drive }.clone();
-        let state = State { owner, root: root.cloned(), ..State::default() };
+        let state =
+            State { owner, root: root.cloned(), was_read_only: read_only, ..State::default() };
         Arc::new_cyclic(|this| Self {
             label,
             read_only,
@@ -84,7 +93,7 @@ impl Backend {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -97,6 +106,7 @@ impl Backend {
     pub(super) fn set_device(&self, device: String) {
         let mut state = self.state();
         state.owner.device = device;
+        state.tray = None;
         // Those are of the device before.
         state.size_listeners.clear();
     }
@@ -105,6 +115,22 @@ impl Backend {
     pub fn is_removable(&self) -> bool {
         let state = self.state();
         state.owner.device.is_empty() || state.removable
+    }
+
+    /// The tray of its device.
+    pub fn tray(&self) -> Option<Arc<dyn Tray>> {
+        self.state().tray.as_ref().and_then(Weak::upgrade)
+    }
+
+    /// Its device has a tray.
+    pub fn set_tray(&self, tray: Weak<dyn Tray>) {
+        let mut state = self.state();
+        (state.tray, state.removable) = (Some(tray), true);
+    }
+
+    /// Whether the medium is read-only, or the last one was.
+    pub fn medium_read_only(&self) -> bool {
+        self.root().map_or_else(|| self.state().was_read_only, |root| root.info().read_only)
     }
 
     pub(super) fn set_removable(&self, removable: bool) {
@@ -130,7 +156,19 @@ impl Backend {
     /// section.
     pub(super) fn set_root(&self, root: Option<Arc<Node>>) {
         // The old one may go with its images: not under the lock.
-        let _before = std::mem::replace(&mut self.state().root, root);
+        let before = self.root();
+        let mut state = self.state();
+        if let Some(before) = &before {
+            state.was_read_only = before.info().read_only;
+        }
+        state.root = root;
+        drop(state);
+        drop(before);
+        self.renew();
+    }
+
+    /// Makes all queues anew: what is below has changed. Within a drained section.
+    pub(super) fn renew(&self) {
         // Release pairs with the Acquire in `generation`.
         self.generation.fetch_add(1, Ordering::Release);
         self.wake_queues();
@@ -172,6 +210,7 @@ impl Backend {
         state.queues.retain(|known| !Arc::ptr_eq(known, stats));
         let last = Stats { in_flight: 0, ..stats.snapshot() };
         state.before.add(&last);
+        stats.add_histograms(&mut state.histograms);
     }
 
     /// What it has done. Any thread.
@@ -245,7 +284,7 @@ impl Disk for Backend {
         segments: usize,
     ) -> io::Result<Box<dyn DiskQueue>> {
         let this = self.this.upgrade().ok_or_else(|| io::Error::other("it is closed"))?;
-        let stats = Arc::new(QueueStats::default());
+        let stats = Arc::new(QueueStats::new(&self.histogram_shapes()));
         let queue = BackendQueue::new(this, ram, slots, segments, Arc::clone(&stats))?;
         self.state().queues.push(stats);
         Ok(Box::new(queue))

@@ -111,7 +111,7 @@ impl BlockGraph {
             child.node.add_use(Use { id: child.id, by, role: child.role, access })
         };
         let opened = match children.iter().try_for_each(claim) {
-            Ok(()) => drivers::open(options, children, &self.fdsets, &self.clock).await,
+            Ok(()) => drivers::open(options, children, self).await,
             Err(error) => Err(error),
         };
         if opened.is_err() {
@@ -188,7 +188,7 @@ impl BlockGraph {
         node: Option<&str>,
         size: i64,
     ) -> Result<(), CommandError> {
-        let _graph = self.lock.read().await;
+        let _alone = self.changing.lock().await;
         let node = self.contents().look_up(device, node)?;
         let size = u64::try_from(size)
             .map_err(|_| CommandError::generic("Parameter 'size' expects a >0 size"))?;
@@ -238,14 +238,16 @@ fn why_kept(node: &Node) -> Option<String> {
 }
 
 /// Enters a node among the users of its children.
-fn connect(node: &Arc<Node>) -> Result<(), CommandError> {
-    let driver = node.driver();
-    for child in node.children() {
-        let access = driver.child_access(child.role, node.access());
-        let by = User::Node(node.name().to_owned());
-        child.node.add_use(Use { id: child.id, by, role: child.role, access })?;
-    }
-    Ok(())
+pub(super) fn connect(node: &Arc<Node>) -> Result<(), CommandError> {
+    let children = node.children();
+    children.iter().try_for_each(|child| connect_child(node, child))
+}
+
+/// Enters a node among the users of one child.
+pub(super) fn connect_child(node: &Node, child: &Child) -> Result<(), CommandError> {
+    let access = node.driver().child_access(child.role, node.access());
+    let by = User::Node(node.name().to_owned());
+    child.node.add_use(Use { id: child.id, by, role: child.role, access })
 }
 
 fn disconnect(node: &Arc<Node>) {

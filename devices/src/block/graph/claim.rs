@@ -8,6 +8,7 @@ use super::errors::ErrorPolicy;
 use super::node::Node;
 use super::options::Options;
 use super::permissions::{Access, Permissions, Use, User};
+use super::probe::choose_drivers;
 use crate::block::SECTOR;
 use crate::error::CommandError;
 use std::sync::Arc;
@@ -46,12 +47,13 @@ impl BlockGraph {
             return Err(CommandError::generic(text));
         }
         let owner = Owner { drive: id.to_owned(), device: String::new() };
-        let Some(options) = options else {
+        let Some(mut options) = options else {
             let backend = self.backend(owner, None, self.number(), (false, writeback));
             self.backends().push(Arc::clone(&backend));
             return Ok(backend);
         };
         let read_only = options.read_only.unwrap_or(false);
+        choose_drivers(&mut options).await;
         let root = self.open(options).await?;
         let access = Access { shares: Permissions::ALL, ..Access::device(read_only, true) };
         let attached = self.attach(owner, &root, access, (read_only, writeback));
@@ -132,7 +134,7 @@ impl BlockGraph {
         }
     }
 
-    fn backend(
+    pub(super) fn backend(
         &self,
         owner: Owner,
         root: Option<&Arc<Node>>,
@@ -167,6 +169,15 @@ impl BlockGraph {
     /// `goes` says so.
     async fn empty(&self, backend: &Arc<Backend>, goes: impl FnOnce(&Backend) -> bool) {
         let _alone = self.changing.lock().await;
+        self.take_root(backend, goes).await;
+    }
+
+    /// The same, for who changes the graph.
+    pub(super) async fn take_root(
+        &self,
+        backend: &Arc<Backend>,
+        goes: impl FnOnce(&Backend) -> bool,
+    ) {
         let drained = Drained::begin(vec![Arc::clone(backend)]).await;
         let mut writer = self.lock.write().await;
         if goes(backend) {

@@ -7,6 +7,7 @@
 //! somebody who waits for it.
 
 use super::backend::Backend;
+use super::drivers::Driver;
 use super::node::Node;
 use super::{BlockGraph, Contents};
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use std::sync::Arc;
 #[must_use = "dropping the section ends it"]
 pub struct Drained {
     backends: Vec<Arc<Backend>>,
+    /// What has been told of it.
+    drivers: Vec<Arc<dyn Driver>>,
 }
 
 impl Drained {
@@ -23,8 +26,17 @@ impl Drained {
         for backend in &backends {
             backend.quiesce.begin();
         }
+        let mut nodes = Vec::new();
+        backends
+            .iter()
+            .filter_map(|backend| backend.root())
+            .for_each(|root| below(&root, &mut nodes));
+        let drivers: Vec<_> = nodes.iter().map(|node| node.driver()).collect();
+        for driver in &drivers {
+            driver.drained(true);
+        }
         // From here on a drop ends the section.
-        let drained = Self { backends };
+        let drained = Self { backends, drivers };
         for backend in &drained.backends {
             backend.quiesce.emptied().await;
         }
@@ -37,8 +49,22 @@ impl Drained {
     }
 }
 
+/// A node, and all below it.
+fn below(node: &Arc<Node>, nodes: &mut Vec<Arc<Node>>) {
+    if nodes.iter().any(|known| Arc::ptr_eq(known, node)) {
+        return;
+    }
+    nodes.push(Arc::clone(node));
+    for child in node.children() {
+        below(&child.node, nodes);
+    }
+}
+
 impl Drop for Drained {
     fn drop(&mut self) {
+        for driver in &self.drivers {
+            driver.drained(false);
+        }
         for backend in &self.backends {
             backend.quiesce.end();
         }

@@ -127,6 +127,21 @@ impl DriveOptions {
         Ok(())
     }
 
+    /// The image that a drive gets for a file name, by the rules of `file=` and `format=`.
+    pub fn medium(
+        filename: &str,
+        format: Option<&str>,
+        read_only: bool,
+    ) -> Result<Options, CommandError> {
+        let mut flat = Flat(Map::new());
+        flat.set("file", filename);
+        if let Some(format) = format {
+            flat.set("format", format);
+        }
+        flat.set_switch("read-only", read_only);
+        image(flat)?.ok_or_else(|| generic("Parameter 'filename' expects the name of an image"))
+    }
+
     /// A drive on a file that goes with the process.
     pub fn scratch(id: &str, size: u64) -> Self {
         Self {

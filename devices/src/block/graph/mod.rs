@@ -10,10 +10,11 @@
 //! - `node`, `permissions`: what exists, who uses it, who may do what
 //! - `options`, `drivers/`: how a node is made, and what it does; `drive`: `-drive`; `implied`: what an
 //!   image says of itself
-//! - `backend`, `queue`, `stats`: what a device holds, and the way of its requests
-//! - `throttle`: limits of throughput; `errors`: what becomes of requests that fail
+//! - `backend`, `queue`, `stats`, `histogram`: what a device holds, and the way of its requests
+//! - `throttle`, `groups`, `limiter`: limits of throughput; `errors`: what becomes of requests that fail
 //! - `drain`: sections without requests
-//! - `change`: adding and removing nodes; `claim`: devices come and go; `content`: tools read and write
+//! - `change`: adding and removing nodes; `reopen`: changing their options; `claim`: devices come
+//!   and go; `media`: what is put into them; `content`: tools read and write
 //!
 //! A [`BlockGraph`] belongs to one machine. It is changed in `main` only; what queries need is
 //! published after each change and can be looked at anywhere, without waiting. Nodes change under
@@ -27,12 +28,18 @@ mod drain;
 mod drive;
 mod drivers;
 mod errors;
+mod groups;
+mod histogram;
 mod implied;
+mod limiter;
 mod lock;
+mod media;
 mod node;
 mod options;
 mod permissions;
+mod probe;
 mod queue;
+mod reopen;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -47,7 +54,10 @@ pub use drivers::blkdebug::{Event, InjectError, IoType};
 pub use drivers::bytes::Kept;
 pub use drivers::format::Details;
 pub use errors::{ErrorAction, ErrorPolicy, ErrorSink, IoError, IoStatus, OnError};
+pub use groups::ThrottleGroups;
+pub use histogram::{Boundaries, Histogram, Shapes, are_boundaries};
 pub use lock::{GraphLock, Writer};
+pub use media::{Device, Tray, TrayMoved, TraySink};
 pub use node::Node;
 pub use options::{Backing, DRIVERS, DetectZeroes, DriverOptions, Options, Reference};
 pub use permissions::{Access, Permissions};
@@ -57,9 +67,8 @@ pub use throttle::{Limits, Rate, ThrottleGroup};
 use crate::clock::{Clock, HostClock};
 use crate::fdset::FdSets;
 use reactor::{Context, Reactors};
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The nodes of a graph, in the order of their making: what a node uses comes before it.
 #[derive(Clone, Default)]
@@ -74,6 +83,22 @@ impl Nodes {
     /// The node of this name.
     pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
         self.iter().find(|node| node.name() == name)
+    }
+
+    /// Puts what a node uses before it again, and leaves the order alone otherwise.
+    fn sort(&mut self) {
+        fn visit(node: &Arc<Node>, sorted: &mut Vec<Arc<Node>>) {
+            if sorted.iter().any(|known| Arc::ptr_eq(known, node)) {
+                return;
+            }
+            for child in node.children() {
+                visit(&child.node, sorted);
+            }
+            sorted.push(Arc::clone(node));
+        }
+        let mut sorted = Vec::with_capacity(self.0.len());
+        self.0.iter().for_each(|node| visit(node, &mut sorted));
+        self.0 = sorted;
     }
 }
 
@@ -114,10 +139,12 @@ pub struct BlockGraph {
     clock: Arc<dyn Clock>,
     /// What paths may mean.
     fdsets: FdSets,
-    /// Held for moments only.
-    groups: Mutex<BTreeMap<String, Weak<ThrottleGroup>>>,
+    /// Limits that several share.
+    groups: Arc<ThrottleGroups>,
     /// Told of requests that fail.
     io_errors: Arc<OnceLock<ErrorSink>>,
+    /// Told of trays that move.
+    tray_moved: OnceLock<TraySink>,
     /// Numbers uses and generated names.
     next: AtomicU64,
     /// One change at a time, the opening and closing of images included.
@@ -139,10 +166,11 @@ impl BlockGraph {
             main,
             published: Mutex::default(),
             backends: Mutex::default(),
+            groups: Arc::new(ThrottleGroups::new(&clock)),
             clock,
             fdsets,
-            groups: Mutex::default(),
             io_errors: Arc::default(),
+            tray_moved: OnceLock::new(),
             next: AtomicU64::new(0),
             changing: reactor::sync::Mutex::new(()),
         })
@@ -172,6 +200,11 @@ impl BlockGraph {
         drop(before);
     }
 
+    /// The throttle groups, which objects share.
+    pub fn throttle_groups(&self) -> &Arc<ThrottleGroups> {
+        &self.groups
+    }
+
     /// Gives a back end these limits, in the group of this name or else in its own; none where they
     /// are no limits (`block_set_io_throttle`). Other members of the group share them. Any thread.
     pub fn throttle(&self, backend: &Backend, group: Option<&str>, limits: Limits) {
@@ -185,15 +218,7 @@ impl BlockGraph {
         } else {
             owner.drive
         });
-        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        groups.retain(|_, group| group.strong_count() > 0);
-        let known = groups.get(&name).and_then(Weak::upgrade);
-        let group = known.unwrap_or_else(|| {
-            let group = ThrottleGroup::new(&name, &self.clock, limits);
-            groups.insert(name, Arc::downgrade(&group));
-            group
-        });
-        drop(groups);
+        let group = self.groups.get(&name, limits);
         group.set_limits(limits);
         backend.set_throttle(Some(group));
     }

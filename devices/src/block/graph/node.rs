@@ -75,6 +75,22 @@ impl Node {
         Arc::clone(&self.state().driver)
     }
 
+    /// Has it do something else from now on; returns what it did.
+    pub(super) fn replace_driver(
+        &self,
+        driver: Arc<dyn Driver>,
+        options: Options,
+    ) -> (Arc<dyn Driver>, Options) {
+        let mut state = self.state();
+        let driver = std::mem::replace(&mut state.driver, driver);
+        (driver, std::mem::replace(&mut state.options, options))
+    }
+
+    /// Sets the nodes that it uses; their lists of uses stay.
+    pub(super) fn set_children(&self, children: Vec<Child>) {
+        self.state().children = children;
+    }
+
     pub(super) fn children(&self) -> Vec<Child> {
         self.state().children.clone()
     }
@@ -190,7 +206,7 @@ impl Node {
     }
 
     /// Checks the uses against each other and the image, and passes them on to the children.
-    fn update_access(&self) -> Result<(), CommandError> {
+    pub(super) fn update_access(&self) -> Result<(), CommandError> {
         let (uses, driver, children) = {
             let state = self.state();
             (state.uses.clone(), Arc::clone(&state.driver), state.children.clone())

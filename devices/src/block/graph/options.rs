@@ -179,7 +179,9 @@ impl Members {
             None => Ok(()),
             Some(name) if self.syntax == Syntax::Drive && !self.driver.is_empty() => {
                 let kind = match self.driver {
-                    "raw" | "qcow2" | "vmdk" => &format!("format '{}' does not", self.driver),
+                    "raw" | "qcow2" | "throttle" | "vmdk" => {
+                        &format!("format '{}' does not", self.driver)
+                    }
                     driver => &format!("protocol '{driver}' doesn't"),
                 };
                 Err(CommandError::generic(format!("Block {kind} support the option '{name}'")))
@@ -298,6 +300,13 @@ pub enum DriverOptions {
         /// What its unallocated clusters read as.
         backing: Backing,
     },
+    /// Another node, with the limits of a group.
+    Throttle {
+        /// The node.
+        file: Reference,
+        /// The group.
+        group: String,
+    },
     /// Nothing: reads give zeroes or garbage, writes go nowhere.
     NullCo {
         /// Bytes.
@@ -321,6 +330,7 @@ impl DriverOptions {
             Self::Qcow2 { .. } => "qcow2",
             Self::Vmdk { .. } => "vmdk",
             Self::NullCo { .. } => "null-co",
+            Self::Throttle { .. } => "throttle",
         }
     }
 
@@ -334,6 +344,7 @@ impl DriverOptions {
             Self::Raw { file, .. }
             | Self::Probed { file, .. }
             | Self::Qcow2 { file, .. }
+            | Self::Throttle { file, .. }
             | Self::Vmdk { file } => vec![("file", file)],
             Self::Blkdebug { image, .. } => vec![("image", image)],
         }
@@ -380,6 +391,23 @@ impl DriverOptions {
         Ok(options)
     }
 
+    /// Says another thing of the child that has this role.
+    pub(super) fn set_child(&mut self, role: &str, reference: Reference) {
+        let child = match (role, self) {
+            (
+                "file",
+                Self::Raw { file, .. }
+                | Self::Throttle { file, .. }
+                | Self::Qcow2 { file, .. }
+                | Self::Vmdk { file },
+            ) => file,
+            ("backing", Self::Qcow2 { backing: Backing::Node(backing), .. }) => backing,
+            ("image", Self::Blkdebug { image, .. }) => image,
+            _ => return,
+        };
+        *child = reference;
+    }
+
     fn take(driver: usize, members: &mut Members) -> Result<Self, CommandError> {
         Ok(match DRIVERS[driver] {
             "blkdebug" => Self::Blkdebug {
@@ -411,6 +439,13 @@ impl DriverOptions {
             "vmdk" => Self::Vmdk {
                 file: members.reference("file")?.ok_or_else(|| members.missing("file"))?,
             },
+            "throttle" => {
+                let group = members.string("throttle-group")?;
+                Self::Throttle {
+                    group: group.ok_or_else(|| members.missing("throttle-group"))?,
+                    file: members.reference("file")?.ok_or_else(|| members.missing("file"))?,
+                }
+            }
             _ => Self::NullCo {
                 size: members.number("size")?.unwrap_or(1 << 30),
                 latency_ns: members.number("latency-ns")?.unwrap_or(0),
@@ -422,7 +457,7 @@ impl DriverOptions {
 
 /// The drivers there are.
 pub const DRIVERS: &[&str] =
-    &["blkdebug", "file", "host_device", "null-co", "qcow2", "raw", "vmdk"];
+    &["blkdebug", "file", "host_device", "null-co", "qcow2", "raw", "throttle", "vmdk"];
 
 /// What becomes of writes of zeroes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -479,6 +514,11 @@ impl Options {
     /// Reads options as `blockdev-add` takes them.
     pub fn parse(map: Map<String, Value>) -> Result<Self, CommandError> {
         Self::take(Members::new(map, String::new(), Syntax::Json))
+    }
+
+    /// Reads options as a member of a list, called `at` in messages.
+    pub fn parse_at(map: Map<String, Value>, at: &str) -> Result<Self, CommandError> {
+        Self::take(Members::new(map, format!("{at}."), Syntax::Json))
     }
 
     /// Reads options as `-blockdev` takes them: `driver=raw,node-name=x,file.driver=file,...`.

@@ -4,9 +4,9 @@
 use super::backend::Backend;
 use super::drivers::null::NullQueue;
 use super::errors::ErrorAction;
+use super::limiter::Limiter;
 use super::options::DetectZeroes;
 use super::stats::{Account, Kind, QueueStats};
-use super::throttle::{Direction, Gate};
 use crate::block::{DiskQueue, Done, Request, SegmentTable, Segments};
 use std::collections::VecDeque;
 use std::io;
@@ -41,12 +41,10 @@ pub(super) struct BackendQueue {
     generation: u64,
     /// Where its requests are counted in the quiescer.
     place: usize,
-    /// Limits, where there are any.
-    gate: Option<Gate>,
-    /// Of the back end, when `gate` was made.
+    /// Requests whose time has not come. A drain does not wait for them.
+    limiter: Limiter,
+    /// Of the back end, when the limits of `limiter` were set.
     throttle_version: u64,
-    /// Requests whose time has not come, with their bytes, by direction.
-    throttled: [VecDeque<(usize, Request, u64)>; 2],
     /// Requests held off, in their order.
     held: VecDeque<(usize, Request)>,
     /// Requests that have stopped the machine, in the order in which they failed.
@@ -85,9 +83,8 @@ impl BackendQueue {
             detect_zeroes,
             inner,
             generation,
-            gate: None,
+            limiter: Limiter::default(),
             throttle_version: 0,
-            throttled: Default::default(),
             held: VecDeque::new(),
             stopped: Vec::new(),
             given_up: Vec::new(),
@@ -147,15 +144,16 @@ impl BackendQueue {
         }
         let failed = |_| failing(&self.shape, libc::EIO);
         let mut fresh = open(&self.backend, &self.shape).unwrap_or_else(failed);
-        let throttled = self.throttled.iter().flatten().map(|(slot, ..)| *slot);
         let waiting = self.held.iter().chain(&self.stopped).map(|(slot, _)| *slot);
-        for slot in waiting.chain(throttled).chain(slot) {
+        for slot in waiting.chain(self.limiter.slots()).chain(slot) {
             // Both are in the same memory and of the same size.
             fresh.segments(slot).adopt(&self.inner.segments(slot));
         }
         self.inner = fresh;
         self.detect_zeroes = self.backend.detect_zeroes();
         self.generation = generation;
+        // Woken for this, it is to be woken again.
+        self.watching = None;
     }
 
     /// Starts what was held off, as far as requests are let in again.
@@ -251,76 +249,53 @@ impl DiskQueue for BackendQueue {
     }
 
     fn submit(&mut self, slot: usize, request: Request) {
-        self.update_gate();
-        if self.gate.is_some()
-            && let Some((direction, bytes)) = self.limited(slot, &request)
-        {
-            self.throttled[direction as usize].push_back((slot, request, bytes));
-        } else {
+        self.update_limits();
+        let bytes = self.inner.segments(slot).bytes();
+        if !self.limiter.takes(slot, request, bytes) {
             self.admit(slot, request);
         }
     }
 
     fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
-        self.poll_throttled(cx);
+        self.update_limits();
+        while let Poll::Ready((slot, request)) = self.limiter.poll_next(false, cx) {
+            self.admit(slot, request);
+        }
         self.poll_admitted(cx)
     }
 
     fn in_flight(&self) -> usize {
-        let throttled: usize = self.throttled.iter().map(VecDeque::len).sum();
-        let kept = self.held.len() + self.stopped.len() + self.given_up.len() + throttled;
+        let kept = self.held.len() + self.stopped.len() + self.given_up.len() + self.limiter.len();
         self.inner.in_flight() + kept
+    }
+
+    /// An idle one too, when what is below it or its limits have changed.
+    fn needs_poll(&self) -> bool {
+        self.in_flight() > 0
+            || self.watching.is_none()
+            || self.backend.generation() != self.generation
+            || self.backend.throttle_version() != self.throttle_version
+            || self.backend.errors.retries() != self.retries
     }
 
     fn abort(&mut self) {
         self.aborting = true;
         let kept = self.held.drain(..).chain(self.stopped.drain(..));
         self.given_up.extend(kept.map(|(slot, _)| slot));
-        for line in &mut self.throttled {
-            self.given_up.extend(line.drain(..).map(|(slot, ..)| slot));
-        }
-        if let Some(gate) = &mut self.gate {
-            gate.leave();
-        }
+        self.given_up.extend(self.limiter.give_up());
         self.inner.abort();
     }
 }
 
 impl BackendQueue {
-    /// What limits count of a request; flushes and discards are free, as in QEMU.
-    fn limited(&mut self, slot: usize, request: &Request) -> Option<(Direction, u64)> {
-        match *request {
-            Request::Read { .. } => Some((Direction::Read, self.inner.segments(slot).bytes())),
-            Request::Write { .. } => Some((Direction::Write, self.inner.segments(slot).bytes())),
-            Request::WriteZeroes { len, .. } => Some((Direction::Write, len)),
-            Request::Flush | Request::Discard { .. } => None,
-        }
-    }
-
     /// Goes over to the present limits, if they are others.
-    fn update_gate(&mut self) {
+    fn update_limits(&mut self) {
         let version = self.backend.throttle_version();
         if version != self.throttle_version {
             self.throttle_version = version;
-            self.gate = self.backend.throttle().map(Gate::new);
+            self.limiter.set_group(self.backend.throttle());
             // Woken for this, it is to be woken again.
             self.watching = None;
-        }
-    }
-
-    /// Lets requests go on whose time has come.
-    fn poll_throttled(&mut self, cx: &mut Context<'_>) {
-        self.update_gate();
-        for direction in Direction::ALL {
-            while let Some(&(slot, request, bytes)) = self.throttled[direction as usize].front() {
-                if let Some(gate) = &mut self.gate
-                    && gate.poll_pass(direction, bytes, cx).is_pending()
-                {
-                    break;
-                }
-                self.throttled[direction as usize].pop_front();
-                self.admit(slot, request);
-            }
         }
     }
 
@@ -350,7 +325,6 @@ impl BackendQueue {
             self.watch(cx.waker());
             if self.backend.generation() != self.generation {
                 self.refresh(None);
-                self.watching = None;
                 self.watch(cx.waker());
             }
             if self.backend.errors.retries() == self.retries {

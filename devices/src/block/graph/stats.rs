@@ -1,6 +1,8 @@
 //! What a back end has done: counted by each queue on its own core, added up when asked for.
 
+use super::histogram::{Histogram, QueueHistograms, Shapes};
 use crate::block::Request;
+use rcu::RcuCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -76,10 +78,10 @@ impl Stats {
 
 /// A counter that one thread writes and any thread reads.
 #[derive(Default)]
-struct Counter(AtomicU64);
+pub(super) struct Counter(AtomicU64);
 
 impl Counter {
-    fn add(&self, n: u64) {
+    pub(super) fn add(&self, n: u64) {
         // A single writer: nothing is lost between the two.
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
@@ -88,7 +90,7 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).max(n), Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -102,13 +104,14 @@ struct KindCounters {
 }
 
 /// The counters of one queue, on cache lines of their own.
-#[derive(Default)]
 #[repr(align(128))]
 pub(super) struct QueueStats {
     kinds: [KindCounters; 4],
     highest_write: Counter,
     begun: Counter,
     ended: Counter,
+    /// Where any were asked for.
+    histograms: RcuCell<Option<QueueHistograms>>,
 }
 
 /// A request as its counters need it.
@@ -120,7 +123,34 @@ pub(super) struct Account {
     pub(super) end: u64,
 }
 
+/// Histograms of these shapes, if there is any.
+fn histograms(shapes: &Shapes) -> Option<QueueHistograms> {
+    shapes.iter().any(Option::is_some).then(|| QueueHistograms::new(shapes))
+}
+
 impl QueueStats {
+    pub(super) fn new(shapes: &Shapes) -> Self {
+        Self {
+            kinds: Default::default(),
+            highest_write: Counter::default(),
+            begun: Counter::default(),
+            ended: Counter::default(),
+            histograms: RcuCell::new(histograms(shapes)),
+        }
+    }
+
+    /// Counts anew, in other bins. In `main`.
+    pub(super) fn set_histograms(&self, shapes: &Shapes) {
+        self.histograms.publish(histograms(shapes));
+    }
+
+    /// Adds what its histograms have counted.
+    pub(super) fn add_histograms(&self, all: &mut [Option<Histogram>; 4]) {
+        if let Some(own) = self.histograms.read(&rcu::read()) {
+            own.add_to(all);
+        }
+    }
+
     pub(super) fn begin(&self) {
         self.begun.add(1);
     }
@@ -133,10 +163,14 @@ impl QueueStats {
     pub(super) fn end(&self, account: &Account, ok: bool, took: Duration) {
         self.ended.add(1);
         let counters = &self.kinds[account.kind as usize];
+        let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        if let Some(histograms) = self.histograms.read(&rcu::read()) {
+            histograms.count(account.kind, took_ns);
+        }
         if ok {
             counters.operations.add(1);
             counters.bytes.add(account.bytes);
-            counters.total_ns.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+            counters.total_ns.add(took_ns);
             self.highest_write.raise(account.end);
         } else {
             counters.failed.add(1);

@@ -12,6 +12,7 @@ use crate::error::CommandError;
 use crate::objects::check_limits;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -85,6 +86,18 @@ impl Limits {
             burst_s: number(&format!("{name}-max-length"), 1),
         });
         Ok(Self { rates, request_bytes: number("iops-size", 0) })
+    }
+
+    /// As the members of `ThrottleLimits`, all of them.
+    pub fn to_json(&self) -> Value {
+        let mut members = Map::new();
+        for (name, rate) in COUNTS.iter().zip(&self.rates) {
+            members.insert((*name).to_owned(), rate.average.into());
+            members.insert(format!("{name}-max"), rate.burst.into());
+            members.insert(format!("{name}-max-length"), rate.burst_s.into());
+        }
+        members.insert("iops-size".to_owned(), self.request_bytes.into());
+        Value::Object(members)
     }
 
     /// Whether there is any.
@@ -185,12 +198,18 @@ impl State {
     }
 }
 
-/// Back ends that share limits.
+/// Back ends and nodes that share limits.
 pub struct ThrottleGroup {
     name: String,
     clock: Arc<dyn Clock>,
     /// Held for moments only.
     state: Mutex<State>,
+}
+
+impl fmt::Debug for ThrottleGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ThrottleGroup").field(&self.name).finish()
+    }
 }
 
 impl ThrottleGroup {
@@ -215,7 +234,7 @@ impl ThrottleGroup {
     }
 
     /// Sets other limits; the buckets are empty afterwards, as in QEMU.
-    pub(super) fn set_limits(&self, limits: Limits) {
+    pub fn set_limits(&self, limits: Limits) {
         let now = self.clock.monotonic_ns();
         let mut state = self.state();
         state.limits = limits;
@@ -283,6 +302,17 @@ impl Gate {
                 return Poll::Pending;
             }
             place.sleep = None;
+        }
+    }
+
+    /// Has a request of `bytes` pass before its time; it counts all the same.
+    pub(super) fn pass(&mut self, direction: Direction, bytes: u64) {
+        let place = std::mem::take(&mut self.places[direction as usize]);
+        let mut state = self.group.state();
+        state.account(direction, bytes);
+        if let Some(ticket) = place.ticket {
+            state.lines[direction as usize].retain(|(known, _)| *known != ticket);
+            state.wake_first(direction);
         }
     }
 

@@ -62,15 +62,9 @@ pub(super) const SCSI_CD: DeviceType = DeviceType {
 async fn realize(setup: Setup<'_>, kind: Kind) -> Result<Arc<dyn Realized>, CommandError> {
     setup.step("drive")?;
     let drive = setup.properties.text("drive").filter(|drive| !drive.is_empty());
-    // A drive without a medium is one that nobody has put anything into yet.
-    let claim = match drive {
-        None if kind == Kind::Cd => None,
-        _ => {
-            let id = setup.path.strip_prefix("/machine/peripheral/").unwrap_or(setup.path);
-            Some(setup.claim_drive(setup.type_name, id.to_owned(), kind == Kind::Cd)?)
-        }
-    };
-    let disk = claim.as_ref().and_then(Claim::disk);
+    let id = setup.path.strip_prefix("/machine/peripheral/").unwrap_or(setup.path);
+    let claim = setup.claim_drive(setup.type_name, id.to_owned(), kind == Kind::Cd)?;
+    let disk = claim.disk();
     let mut options = options(&setup, kind)?;
     if options.device_id.is_none() {
         options.device_id = options.serial.clone().or_else(|| drive.map(str::to_owned));
@@ -86,10 +80,14 @@ async fn realize(setup: Setup<'_>, kind: Kind) -> Result<Arc<dyn Realized>, Comm
     setup.step("unit")?;
     let unit = LogicalUnit::new(options, disk)
         .map_err(|error| CommandError::generic(error.to_string()))?;
+    let unit = Arc::new(unit);
+    if unit.is_removable() {
+        claim.connect_tray(&unit);
+    }
     Ok(Arc::new(ScsiDisk {
-        unit: Arc::new(unit),
+        unit,
         address: OnceLock::new(),
-        claim: Mutex::new(claim),
+        claim: Mutex::new(Some(claim)),
         leaving: Mutex::new(None),
     }))
 }

@@ -331,8 +331,8 @@ impl Worker {
     fn poll_disks(&mut self, cx: &mut Context<'_>, mut f: impl FnMut(&mut Self, usize, Done)) {
         for place in 0..self.units.places() {
             while let Some(unit) = self.units.get_mut(place)
-                && unit.in_flight() > 0
                 && let Some(disk) = &mut unit.disk
+                && disk.needs_poll()
                 && let Poll::Ready(done) = disk.poll_done(cx)
             {
                 f(self, place, done);

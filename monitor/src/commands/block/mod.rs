@@ -4,6 +4,7 @@
 //! the graph is a coroutine in *main*.
 
 mod image;
+pub(crate) mod media;
 pub(crate) mod nodes;
 mod options;
 pub(crate) mod stats;
@@ -22,6 +23,14 @@ qapi_struct! {
     pub struct NodeName {
         /// Its name.
         pub node_name: String = "node-name",
+    }
+}
+
+qapi_struct! {
+    /// Other options for nodes.
+    pub struct BlockdevReopen {
+        /// Of each node all of them: what is not given is as by default.
+        pub options: Vec<BlockdevOptions> = "options",
     }
 }
 
@@ -49,10 +58,16 @@ pub(super) fn register(registry: &mut Registry<Env>) {
         blockdev_del,
     ));
     registry.add(Command::coroutine(
+        "blockdev-reopen",
+        "Gives block nodes other options while their guest runs: all of them, or none where one fails.",
+        blockdev_reopen,
+    ));
+    registry.add(Command::coroutine(
         "block_resize",
         "Changes the size of a block node while its guest runs.",
         block_resize,
     ));
+    media::register(registry);
     nodes::register(registry);
     stats::register(registry);
     throttle::register(registry);
@@ -68,6 +83,16 @@ async fn blockdev_add(env: Env, options: BlockdevOptions) -> Result<(), QmpError
 
 async fn blockdev_del(env: Env, NodeName { node_name }: NodeName) -> Result<(), QmpError> {
     Ok(graph(&env)?.delete(&node_name).await?)
+}
+
+async fn blockdev_reopen(
+    env: Env,
+    BlockdevReopen { options }: BlockdevReopen,
+) -> Result<(), QmpError> {
+    let options = options.into_iter().enumerate();
+    let options: Result<_, _> =
+        options.map(|(n, options)| options.parse_at(&format!("options[{n}]"))).collect();
+    Ok(graph(&env)?.reopen(options?).await?)
 }
 
 async fn block_resize(env: Env, asked: BlockResize) -> Result<(), QmpError> {

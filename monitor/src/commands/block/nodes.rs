@@ -169,16 +169,17 @@ pub(crate) fn query_nodes(
 pub(super) fn block_info(backend: &Backend) -> BlockInfo {
     let owner = backend.owner();
     let attached = !owner.device.is_empty();
+    let tray = backend.tray();
     BlockInfo {
         device: owner.drive,
         qdev: Some(owner.device).filter(|_| attached),
         ty: "unknown".to_owned(),
         removable: backend.is_removable(),
-        locked: false,
+        locked: tray.as_ref().is_some_and(|tray| tray.is_locked()),
         inserted: backend
             .root()
             .map(|root| device_info(&root, backend.writeback(), backend.throttle().as_deref())),
-        tray_open: None,
+        tray_open: tray.as_ref().map(|tray| tray.is_open()),
         io_status: backend.io_status().map(|status| match status {
             IoStatus::Ok => BlockDeviceIoStatus::Ok,
             IoStatus::Failed => BlockDeviceIoStatus::Failed,

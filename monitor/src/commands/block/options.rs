@@ -24,6 +24,8 @@ qapi_enum! {
         Qcow2 = "qcow2",
         /// Another node as it is, or a part of it.
         Raw = "raw",
+        /// Another node, with the limits of a group.
+        Throttle = "throttle",
         /// Extents that a descriptor names, to be read.
         Vmdk = "vmdk",
     }
@@ -197,6 +199,15 @@ static RAW: StructInfo = members(
     ],
 );
 
+static THROTTLE: StructInfo = members(
+    "BlockdevOptionsThrottle",
+    "Another node, with the limits of a group.\n",
+    &[
+        required("throttle-group", "The group: an object, or that of a drive.\n", Type::String),
+        required("file", "The node.\n", Type::Alternate(&REFERENCE)),
+    ],
+);
+
 static OPTIONS: StructInfo = StructInfo {
     name: "BlockdevOptions",
     doc: "A node to be made.\n",
@@ -226,6 +237,7 @@ static OPTIONS: StructInfo = StructInfo {
             ("null-co", &NULL),
             ("qcow2", &QCOW2),
             ("raw", &RAW),
+            ("throttle", &THROTTLE),
             ("vmdk", &VMDK),
         ],
     }),
@@ -240,5 +252,10 @@ impl BlockdevOptions {
     /// As the graph takes it.
     pub(super) fn parse(self) -> Result<Options, QmpError> {
         Ok(Options::parse(self.0)?)
+    }
+
+    /// As the graph takes it, for a member of a list that messages call `at`.
+    pub(super) fn parse_at(self, at: &str) -> Result<Options, QmpError> {
+        Ok(Options::parse_at(self.0, at)?)
     }
 }

@@ -5,7 +5,7 @@ use crate::core::Env;
 use crate::error::QmpError;
 use crate::qapi_struct;
 use crate::registry::{Command, Registry};
-use devices::block::graph::{Backend, Kind, KindStats, Stats};
+use devices::block::graph::{Backend, Histogram, Kind, KindStats, Shapes, Stats, are_boundaries};
 
 qapi_struct! {
     /// Statistics over an interval.
@@ -45,6 +45,35 @@ qapi_struct! {
     }
 }
 
+qapi_struct! {
+    /// How many requests took how long.
+    pub struct BlockLatencyHistogramInfo {
+        /// Nanoseconds at which a next bin begins.
+        pub boundaries: Vec<u64> = "boundaries",
+        /// Requests by bin; the first one is below all boundaries.
+        pub bins: Vec<u64> = "bins",
+    }
+}
+
+qapi_struct! {
+    /// Which histograms a device shall have. Those that are not named stay; all end where none is
+    /// named.
+    pub struct BlockLatencyHistogramSet {
+        /// The id or path of the device.
+        pub id: String = "id",
+        /// Of all kinds of requests that have none of their own, in nanoseconds.
+        pub boundaries: Option<Vec<u64>> = "boundaries",
+        /// Of reads.
+        pub boundaries_read: Option<Vec<u64>> = "boundaries-read",
+        /// Of writes.
+        pub boundaries_write: Option<Vec<u64>> = "boundaries-write",
+        /// Of appends to zones, of which there are none.
+        pub boundaries_zap: Option<Vec<u64>> = "boundaries-zap",
+        /// Of flushes.
+        pub boundaries_flush: Option<Vec<u64>> = "boundaries-flush",
+    }
+}
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $member:ident = $wire:literal,)*) => {
         qapi_struct! {
@@ -59,6 +88,14 @@ macro_rules! counters {
                 pub account_failed: bool = "account_failed",
                 /// Over intervals; no device asks for any.
                 pub timed_stats: Vec<BlockDeviceTimedStats> = "timed_stats",
+                /// How long reads took, if it was asked for.
+                pub rd_latency_histogram: Option<BlockLatencyHistogramInfo> = "rd_latency_histogram",
+                /// How long writes took, if it was asked for.
+                pub wr_latency_histogram: Option<BlockLatencyHistogramInfo> = "wr_latency_histogram",
+                /// How long appends to zones took, if it was asked for.
+                pub zone_append_latency_histogram: Option<BlockLatencyHistogramInfo> = "zone_append_latency_histogram",
+                /// How long flushes took, if it was asked for.
+                pub flush_latency_histogram: Option<BlockLatencyHistogramInfo> = "flush_latency_histogram",
             }
         }
 
@@ -70,6 +107,10 @@ macro_rules! counters {
                     account_invalid: true,
                     account_failed: true,
                     timed_stats: Vec::new(),
+                    rd_latency_histogram: None,
+                    wr_latency_histogram: None,
+                    zone_append_latency_histogram: None,
+                    flush_latency_histogram: None,
                 }
             }
         }
@@ -166,6 +207,43 @@ pub(super) fn register(registry: &mut Registry<Env>) {
          use by themselves have counted nothing.",
         query_blockstats,
     ));
+    registry.add(Command::coroutine(
+        "block-latency-histogram-set",
+        "Counts the latencies of a device's requests in bins from now on: see query-blockstats.",
+        set_histograms,
+    ));
+}
+
+async fn set_histograms(env: Env, asked: BlockLatencyHistogramSet) -> Result<(), QmpError> {
+    let device = graph(&env)?.contents().device(None, Some(&asked.id))?;
+    let all = asked.boundaries;
+    let none = all.is_none()
+        && [&asked.boundaries_read, &asked.boundaries_write, &asked.boundaries_zap]
+            .iter()
+            .all(|one| one.is_none())
+        && asked.boundaries_flush.is_none();
+    let mut shapes = if none { Shapes::default() } else { device.backend.histogram_shapes() };
+    for (kind, own, name) in [
+        (Some(Kind::Read), asked.boundaries_read, "read"),
+        (Some(Kind::Write), asked.boundaries_write, "write"),
+        (None, asked.boundaries_zap, "append write"),
+        (Some(Kind::Flush), asked.boundaries_flush, "flush"),
+    ] {
+        let Some(boundaries) = own.or_else(|| all.clone()) else { continue };
+        if !are_boundaries(&boundaries) {
+            let text = format!("Device '{}' set {name} boundaries fail", asked.id);
+            return Err(QmpError::generic(text));
+        }
+        if let Some(kind) = kind {
+            shapes[kind as usize] = Some(boundaries.into());
+        }
+    }
+    device.backend.set_histograms(&shapes);
+    Ok(())
+}
+
+fn histogram(of: Option<Histogram>) -> Option<BlockLatencyHistogramInfo> {
+    of.map(|all| BlockLatencyHistogramInfo { boundaries: all.boundaries.to_vec(), bins: all.bins })
 }
 
 pub(crate) fn query_blockstats(
@@ -194,11 +272,17 @@ pub(crate) fn query_blockstats(
 
 fn of_backend(backend: &Backend) -> BlockStats {
     let owner = backend.owner();
+    let [read, write, flush, _] = backend.histograms();
     BlockStats {
         device: Some(owner.drive),
         qdev: Some(owner.device).filter(|device| !device.is_empty()),
         node_name: backend.root().map(|root| root.name().to_owned()),
-        stats: counted(&backend.stats()),
+        stats: BlockDeviceStats {
+            rd_latency_histogram: histogram(read),
+            wr_latency_histogram: histogram(write),
+            flush_latency_histogram: histogram(flush),
+            ..counted(&backend.stats())
+        },
     }
 }
 

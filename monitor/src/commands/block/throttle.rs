@@ -5,7 +5,6 @@ use crate::core::Env;
 use crate::error::QmpError;
 use crate::qapi_struct;
 use crate::registry::{Command, Registry, Value};
-use devices::CommandError;
 use devices::block::graph::Limits;
 use serde_json::Map;
 
@@ -60,6 +59,37 @@ qapi_struct! {
 }
 
 impl BlockIOThrottle {
+    /// Averages only, in the order of the members.
+    pub(crate) fn averages(
+        device: String,
+        [bps, bps_rd, bps_wr, iops, iops_rd, iops_wr]: [i64; 6],
+    ) -> Self {
+        Self {
+            device: Some(device),
+            id: None,
+            bps,
+            bps_rd,
+            bps_wr,
+            iops,
+            iops_rd,
+            iops_wr,
+            bps_max: None,
+            bps_rd_max: None,
+            bps_wr_max: None,
+            iops_max: None,
+            iops_rd_max: None,
+            iops_wr_max: None,
+            bps_max_length: None,
+            bps_rd_max_length: None,
+            bps_wr_max_length: None,
+            iops_max_length: None,
+            iops_rd_max_length: None,
+            iops_wr_max_length: None,
+            iops_size: None,
+            group: None,
+        }
+    }
+
     /// As the graph takes them.
     fn limits(&self) -> Result<Limits, QmpError> {
         let counts = [
@@ -96,13 +126,8 @@ pub(super) fn register(registry: &mut Registry<Env>) {
 
 pub(crate) async fn set_io_throttle(env: Env, asked: BlockIOThrottle) -> Result<(), QmpError> {
     let graph = graph(&env)?;
-    let contents = graph.contents();
-    let ((Some(name), None) | (None, Some(name))) = (&asked.device, &asked.id) else {
-        return Err(QmpError::generic("Need exactly one of 'device' and 'id'"));
-    };
-    let path = format!("/machine/peripheral/{name}/virtio-backend");
-    let backend = contents.backend(name).or_else(|| contents.backend(&path));
-    let backend = backend.ok_or_else(|| CommandError::device_not_found(name))?;
+    let device = graph.contents().device(asked.device.as_deref(), asked.id.as_deref())?;
+    let backend = &device.backend;
     if backend.root().is_none() {
         return Err(QmpError::generic("Device has no medium"));
     }

@@ -14,6 +14,7 @@ mod emul;
 mod end;
 mod hotplug;
 mod info;
+mod journal;
 mod proof;
 mod scsi;
 mod timing;
@@ -71,6 +72,12 @@ static COMMANDS: &[Command] = &[
         arguments: "[disk=N] [n=N] [rounds=N] [first]",
         help: "rounds of n reads with one doorbell and one interrupt each",
         run: batch::run,
+    },
+    Command {
+        name: "journal",
+        arguments: "[disk=N]",
+        help: "write and flush until the disk is full, and tell what is durable (its contents are lost)",
+        run: journal::run,
     },
     Command {
         name: "badq",

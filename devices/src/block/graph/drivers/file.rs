@@ -6,7 +6,7 @@ use crate::block::file::FileDisk;
 use crate::block::graph::options::Options;
 use crate::block::graph::permissions::Access;
 use crate::block::lock::{Claim, LockError};
-use crate::block::open::open_any_size;
+use crate::block::open::{Image, open_any_size};
 use crate::block::scratch::scratch_file;
 use crate::block::{
     BoxFuture, Cache, Disk, DiskError, DiskInfo, DiskQueue, FileOptions, OpenError,
@@ -19,13 +19,23 @@ use nix::unistd::{Whence, lseek64};
 use reactor::io as rio;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use vm_memory::GuestMemoryMmap;
 
 struct File {
     disk: Arc<FileDisk>,
     path: PathBuf,
     locking: bool,
+    /// It is a block device.
+    device: bool,
+    /// Whose place it takes.
+    before: Weak<FileDisk>,
+}
+
+impl File {
+    fn new(disk: Arc<FileDisk>, path: &Path, locking: bool) -> Self {
+        Self { disk, path: path.to_owned(), locking, device: false, before: Weak::new() }
+    }
 }
 
 /// Opens the image at `path`. It is locked when somebody begins to use the node.
@@ -36,18 +46,37 @@ pub(super) async fn open(
     device: bool,
     sets: &FdSets,
 ) -> Result<Arc<dyn Driver>, CommandError> {
+    let image = open_wanted(options, path, sets).await?;
+    if image.is_block && !device {
+        return Err(irregular(path));
+    }
+    if device && !image.is_block {
+        return Err(CommandError::generic(format!(
+            "'host_device' driver requires '{}' to be either a character or block device",
+            path.display()
+        )));
+    }
+    Ok(Arc::new(File { device, ..File::new(image.disk, path, locking) }))
+}
+
+/// What `options` say of a file.
+fn wanted(options: &Options, path: &Path) -> FileOptions {
     let cache = Cache {
         direct: options.direct.unwrap_or(false),
         writeback: true,
         no_flush: options.no_flush.unwrap_or(false),
     };
-    let mut wanted = FileOptions {
+    FileOptions {
         path: path.to_owned(),
         read_only: options.read_only.unwrap_or(false),
         cache,
         discard: options.discard.unwrap_or_default(),
         locking: false,
-    };
+    }
+}
+
+async fn open_wanted(options: &Options, path: &Path, sets: &FdSets) -> Result<Image, CommandError> {
+    let mut wanted = wanted(options, path);
     let image = match open_any_size(&wanted, sets).await {
         Err(
             OpenError::NotWritable(_)
@@ -59,21 +88,30 @@ pub(super) async fn open(
         }
         result => result,
     };
-    let image = image.map_err(|error| explain(path, &error))?;
-    if device && !image.is_block {
-        return Err(CommandError::generic(format!(
-            "'host_device' driver requires '{}' to be either a character or block device",
-            path.display()
-        )));
+    image.map_err(|error| explain(path, &error))
+}
+
+impl File {
+    fn locked(&self, error: LockError) -> CommandError {
+        CommandError::generic(match error {
+            LockError::Conflict(permission) => format!("Failed to get \"{permission}\" lock"),
+            LockError::Unsupported(error) => {
+                format!("Failed to lock '{}': {}", self.path.display(), system_error(&error))
+            }
+        })
     }
-    Ok(Arc::new(File { disk: image.disk, path: path.to_owned(), locking }))
 }
 
 /// Makes a file that goes with the process.
 pub(super) async fn scratch(size: u64) -> Result<Arc<dyn Driver>, CommandError> {
     let disk = scratch_file(size).await;
     let disk = disk.map_err(|error| CommandError::generic(error.to_string()))?;
-    Ok(Arc::new(File { disk, path: PathBuf::from("(scratch disk)"), locking: false }))
+    Ok(Arc::new(File::new(disk, Path::new("(scratch disk)"), false)))
+}
+
+fn irregular(path: &Path) -> CommandError {
+    let path = path.display();
+    CommandError::generic(format!("'file' driver requires '{path}' to be a regular file"))
 }
 
 /// QEMU's text for an image that cannot be opened.
@@ -86,12 +124,7 @@ fn explain(path: &Path, error: &OpenError) -> CommandError {
         OpenError::ReadOnlyStorage(_) => reason(libc::EROFS),
         OpenError::NoDirectIo(_) => reason(libc::EINVAL),
         OpenError::Io { source, .. } => system_error(source),
-        OpenError::Kind { .. } => {
-            let path = path.display();
-            return CommandError::generic(format!(
-                "'file' driver requires '{path}' to be a regular file"
-            ));
-        }
+        OpenError::Kind { .. } => return irregular(path),
         _ => return CommandError::generic(error.to_string()),
     };
     CommandError::generic(format!("Could not open '{}': {reason}", path.display()))
@@ -142,18 +175,54 @@ impl Driver for File {
             return Ok(());
         }
         let claim = Claim::new(access.uses.bits(), access.shares.complement().bits());
-        self.disk.set_claim(claim).map_err(|error| {
-            CommandError::generic(match error {
-                LockError::Conflict(permission) => format!("Failed to get \"{permission}\" lock"),
-                LockError::Unsupported(error) => {
-                    format!("Failed to lock '{}': {}", self.path.display(), system_error(&error))
-                }
-            })
+        self.disk.set_claim(claim).map_err(|error| self.locked(error))
+    }
+
+    fn reopen<'a>(
+        &'a self,
+        options: &'a Options,
+        sets: &'a FdSets,
+    ) -> BoxFuture<'a, Result<Option<Arc<dyn Driver>>, CommandError>> {
+        Box::pin(async move {
+            let disk = match self.disk.reopened(&wanted(options, &self.path)) {
+                Some(disk) => Arc::new(disk),
+                None => open_wanted(options, &self.path, sets).await?.disk,
+            };
+            let before = Arc::downgrade(&self.disk);
+            let file =
+                File { before, device: self.device, ..File::new(disk, &self.path, self.locking) };
+            Ok(Some(Arc::new(file) as Arc<dyn Driver>))
         })
+    }
+
+    fn take_over(&self) -> Result<(), CommandError> {
+        let Some(before) = self.before.upgrade() else { return Ok(()) };
+        self.disk.take_over(&before).map_err(|error| self.locked(error))
+    }
+
+    fn retire(&self) -> BoxFuture<'_, Result<(), DiskError>> {
+        Box::pin(async {
+            self.disk.retire().await;
+            Ok(())
+        })
+    }
+
+    fn give_back(&self) {
+        if let Some(before) = self.before.upgrade()
+            && let Err(error) = before.take_over(&self.disk)
+        {
+            tracing::warn!(path = %self.path.display(), ?error, "giving image locks back");
+        }
     }
 
     fn resize(&self, size: u64) -> BoxFuture<'_, Result<(), CommandError>> {
         Box::pin(async move {
+            if self.device {
+                // What is behind the end is not used.
+                let grows = size > Disk::size(&*self.disk);
+                let error = CommandError::generic("Cannot grow device files");
+                return if grows { Err(error) } else { Ok(()) };
+            }
             FileDisk::resize(&self.disk, size).await.map_err(|error| {
                 CommandError::generic(format!(
                     "Failed to resize the file: {}",

@@ -7,6 +7,7 @@
 //! - `qcow2`, `vmdk`: formats kept in another node, by imago; `format`, `async_queue`, `bytes`: what they
 //!   stand on
 //! - `probed`: keeps a guest from choosing the format of its image
+//! - `throttle`: another node, with the limits of a group
 
 mod async_queue;
 pub(super) mod blkdebug;
@@ -17,15 +18,16 @@ pub(super) mod null;
 mod probed;
 pub(super) mod qcow2;
 pub(super) mod raw;
+pub(super) mod throttle;
 pub(super) mod vmdk;
 
 use self::bytes::Bytes;
 use self::format::Details;
+use super::BlockGraph;
 use super::node::{Child, Node};
 use super::options::{DriverOptions, Options};
 use super::permissions::Access;
 use crate::block::{BoxFuture, Disk, DiskError};
-use crate::clock::Clock;
 use crate::error::CommandError;
 use crate::fdset::FdSets;
 use std::sync::Arc;
@@ -61,6 +63,32 @@ pub(super) trait Driver: Disk {
     /// Changes its size to `size` bytes. On a reactor.
     fn resize(&self, size: u64) -> BoxFuture<'_, Result<(), CommandError>>;
 
+    /// Opens its image again as `options` want it, to take this one's place; `None` where there is
+    /// nothing to it but [`open`]. No requests are under way. On a reactor.
+    fn reopen<'a>(
+        &'a self,
+        _: &'a Options,
+        _: &'a FdSets,
+    ) -> BoxFuture<'a, Result<Option<Arc<dyn Driver>>, CommandError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Takes from the one whose place it takes what only one of them can have.
+    fn take_over(&self) -> Result<(), CommandError> {
+        Ok(())
+    }
+
+    /// Undoes [`take_over`](Self::take_over).
+    fn give_back(&self) {}
+
+    /// Closes it, where another one has its place and its image now. On a reactor.
+    fn retire(&self) -> BoxFuture<'_, Result<(), DiskError>> {
+        self.close()
+    }
+
+    /// A drained section above it begins or ends. Any thread; returns at once.
+    fn drained(&self, _begins: bool) {}
+
     /// Makes what was written stable before the image is closed, unless flushes are ignored.
     fn flush_at_end(&self) -> BoxFuture<'_, Result<(), DiskError>> {
         self.flush()
@@ -76,15 +104,14 @@ pub(super) trait Driver: Disk {
 pub(super) async fn open(
     options: &Options,
     children: &[Child],
-    sets: &FdSets,
-    clock: &Arc<dyn Clock>,
+    graph: &BlockGraph,
 ) -> Result<Arc<dyn Driver>, CommandError> {
     match &options.driver {
         DriverOptions::Blkdebug { rules, .. } => {
-            Ok(blkdebug::open(child(children, "image")?, rules, clock))
+            Ok(blkdebug::open(child(children, "image")?, rules, &graph.clock))
         }
         DriverOptions::File { filename, locking, device } => {
-            file::open(options, filename, *locking, *device, sets).await
+            file::open(options, filename, *locking, *device, &graph.fdsets).await
         }
         DriverOptions::Scratch { size } => file::scratch(*size).await,
         DriverOptions::Raw { offset, size, probed, .. } => {
@@ -102,7 +129,13 @@ pub(super) async fn open(
             qcow2::open(options, child(children, "file")?, backing).await
         }
         DriverOptions::NullCo { size, latency_ns, read_zeroes } => {
-            Ok(null::open(options, *size, *latency_ns, *read_zeroes, clock))
+            Ok(null::open(options, *size, *latency_ns, *read_zeroes, &graph.clock))
+        }
+        DriverOptions::Throttle { group, .. } => {
+            let found = graph.groups.find(group).ok_or_else(|| {
+                CommandError::generic(format!("Throttle group '{group}' does not exist"))
+            })?;
+            Ok(throttle::open(child(children, "file")?, found))
         }
     }
 }

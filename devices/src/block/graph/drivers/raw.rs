@@ -58,7 +58,7 @@ pub(super) fn open(
     Ok(Arc::new(Raw {
         offset,
         size: AtomicU64::new(size.unwrap_or(ALL)),
-        read_only: options.read_only.unwrap_or(false) || file.info().read_only,
+        read_only: options.read_only.unwrap_or(false),
         keep: options.discard.unwrap_or_default() == Discard::Ignore,
         no_flush: options.no_flush == Some(true) && below.no_flush != Some(true),
         probed: probed && offset == 0,
@@ -81,7 +81,7 @@ impl Disk for Raw {
     fn info(&self) -> DiskInfo {
         let info = self.file.info();
         let discard_granularity = info.discard_granularity.filter(|_| !self.keep);
-        DiskInfo { read_only: self.read_only, discard_granularity, ..info }
+        DiskInfo { read_only: self.read_only || info.read_only, discard_granularity, ..info }
     }
 
     /// Where nothing is to be changed, that of the child: a request costs no more than there.

@@ -4,7 +4,9 @@ mod change;
 mod drive;
 mod errors;
 mod qcow2;
+mod reopen;
 mod requests;
+mod stress;
 
 use super::{BlockGraph, ClaimOptions, ErrorPolicy, Options};
 use crate::error::CommandError;

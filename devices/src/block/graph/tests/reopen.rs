@@ -1,0 +1,271 @@
+//! Other options for nodes in use.
+
+use super::super::{BlockGraph, Options};
+use super::requests::{done, in_main, on_core, ram, submit};
+use super::{add, device, file, image, options, raw, text};
+use crate::block::lock::{self, Claim};
+use crate::block::{Disk, Request};
+use crate::virtio::testing::on_reactors;
+use serde_json::{Value, json};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use vm_memory::{Bytes, GuestAddress};
+
+async fn reopen(graph: &BlockGraph, list: Value) -> String {
+    let Value::Array(list) = list else { panic!("an array") };
+    let parse = |(n, value)| {
+        let Value::Object(map) = value else { panic!("an object") };
+        Options::parse_at(map, &format!("options[{n}]"))
+    };
+    let list: Result<Vec<_>, _> = list.into_iter().enumerate().map(parse).collect();
+    match list {
+        Ok(list) => text(graph.reopen(list).await),
+        Err(error) => error.text,
+    }
+}
+
+fn ro(graph: &BlockGraph, name: &str) -> bool {
+    graph.contents().node(name).unwrap().info().read_only
+}
+
+fn open(path: &Path) -> File {
+    OpenOptions::new().read(true).write(true).open(path).unwrap()
+}
+
+/// What QEMU 10.0 says.
+#[test]
+fn refusals_are_those_of_qemu() {
+    on_reactors(1, |reactors| async move {
+        let graph = BlockGraph::new(&reactors);
+        let (a, b) = (image(1 << 20), image(1 << 20));
+        add(&graph, file("f", &a)).await.unwrap();
+        add(&graph, file("g", &b)).await.unwrap();
+        let null = json!({"driver": "null-co", "node-name": "n", "size": 1 << 20});
+        add(&graph, null).await.unwrap();
+        add(&graph, json!({"driver": "raw", "node-name": "r", "file": "f"})).await.unwrap();
+        let debug = json!({"driver": "blkdebug", "node-name": "b", "image": "n"});
+        add(&graph, debug).await.unwrap();
+        let name = a.to_str().unwrap();
+        for (list, expected) in [
+            (json!([]), ""),
+            (json!([{"driver": "raw", "file": "f"}]), "node-name not specified"),
+            (
+                json!([{"driver": "raw", "node-name": "zz", "file": "f"}]),
+                "Failed to find node with node-name='zz'",
+            ),
+            (
+                json!([{"driver": "file", "node-name": "r", "filename": "x"}]),
+                "Cannot change the option 'driver'",
+            ),
+            (
+                json!([{"driver": "raw", "node-name": "r"}]),
+                "Parameter 'options[0].file' is missing",
+            ),
+            (
+                json!([{"driver": "raw", "node-name": "r", "file": "nope"}]),
+                "Cannot find device='' nor node-name='nope'",
+            ),
+            (
+                json!([{"driver": "raw", "node-name": "r", "file": "r"}]),
+                "Making 'r' a file child of 'r' would create a cycle",
+            ),
+            (
+                json!([{"driver": "raw", "node-name": "r", "file": {"driver": "null-co"}}]),
+                "Cannot change the option 'file.driver'",
+            ),
+            (
+                json!([{"driver": "raw", "node-name": "r", "file": "f", "size": 1000}]),
+                "Specified size is not multiple of 512",
+            ),
+            (
+                json!([{"driver": "file", "node-name": "f", "filename": "/x"}]),
+                "Cannot change the option 'filename'",
+            ),
+            (
+                json!([{"driver": "file", "node-name": "f", "filename": name, "locking": "off"}]),
+                "Cannot change the option 'locking'",
+            ),
+            (
+                json!([{"driver": "null-co", "node-name": "n"}]),
+                "Option 'size' cannot be reset to its default value",
+            ),
+            (
+                json!([{"driver": "null-co", "node-name": "n", "size": 512}]),
+                "Cannot change the option 'size'",
+            ),
+            (
+                json!([{"driver": "blkdebug", "node-name": "b", "image": "f"}]),
+                "Cannot change the option 'image'",
+            ),
+        ] {
+            assert_eq!(reopen(&graph, list.clone()).await, expected, "{list}");
+        }
+    });
+}
+
+#[test]
+fn a_node_becomes_read_only_and_writable_again() {
+    on_reactors(1, |reactors| async move {
+        let graph = BlockGraph::new(&reactors);
+        let image = image(1 << 20);
+        add(&graph, raw("r", &image)).await.unwrap();
+        let file = json!({"driver": "file", "filename": image.to_str().unwrap()});
+        let want = |read_only: bool| {
+            json!([{"driver": "raw", "node-name": "r", "file": file,
+            "read-only": read_only, "discard": "unmap"}])
+        };
+        assert_eq!(reopen(&graph, want(true)).await, "");
+        assert!(
+            ro(&graph, "r") && ro(&graph, graph.contents().nodes.iter().next().unwrap().name())
+        );
+        let reader = graph.claim("r", &device("d0")).unwrap().unwrap();
+        assert!(reader.info().read_only);
+        graph.release(&reader).await;
+        assert_eq!(reopen(&graph, want(false)).await, "");
+        let writer = graph.claim("r", &device("d0")).unwrap().unwrap();
+        assert!(!writer.info().read_only && writer.info().discard_granularity.is_some());
+        let refused = "Read-only block node 'r' cannot support read-write users";
+        let above = json!([{"driver": "raw", "node-name": "r", "read-only": true,
+            "file": graph.contents().nodes.iter().next().unwrap().name()}]);
+        // The image below becomes read-only with it, and comes first.
+        let text = reopen(&graph, above).await;
+        let below = graph.contents().nodes.iter().next().unwrap().name().to_owned();
+        assert_eq!(text, refused.replace("'r'", &format!("'{below}'")));
+        assert!(!writer.info().read_only);
+        // It is locked as before.
+        let other = open(&image);
+        lock::claim(&other, Claim::WRITER).unwrap_err();
+        graph.release(&writer).await;
+        lock::claim(&other, Claim::WRITER).unwrap();
+    });
+}
+
+/// The second of two fails, so that the first stays as it was: options, children, locks and size.
+#[test]
+fn all_or_nothing() {
+    on_reactors(1, |reactors| async move {
+        let graph = BlockGraph::new(&reactors);
+        let (a, b) = (image(1 << 20), image(1 << 21));
+        add(&graph, file("f", &a)).await.unwrap();
+        add(&graph, file("g", &b)).await.unwrap();
+        add(&graph, json!({"driver": "raw", "node-name": "r", "file": "f"})).await.unwrap();
+        add(&graph, json!({"driver": "raw", "node-name": "s", "file": "g"})).await.unwrap();
+        let first = graph.claim("r", &device("d0")).unwrap().unwrap();
+        let second = graph.claim("s", &device("d1")).unwrap().unwrap();
+        let name = a.to_str().unwrap();
+        for (list, expected) in [
+            (
+                json!([{"driver": "raw", "node-name": "r", "file": "f", "offset": 512},
+                       {"driver": "raw", "node-name": "s", "file": "g", "offset": 4 << 20}]),
+                "Offset (4194304) cannot be greater than size of the containing file (2097152)",
+            ),
+            (
+                json!([{"driver": "file", "node-name": "f", "filename": name, "discard": "unmap"},
+                       {"driver": "raw", "node-name": "s", "file": "f"}]),
+                "Permission conflict on node 'f': permissions 'write' are both required by node 'r' \
+                 (uses node 'f' as 'file' child) and unshared by node 's' (uses node 'f' as 'file' \
+                 child).",
+            ),
+        ] {
+            assert_eq!(reopen(&graph, list).await, expected);
+            let r = Arc::clone(graph.contents().node("r").unwrap());
+            assert_eq!((r.size(), first.size(), second.size()), (1 << 20, 1 << 20, 2 << 20));
+            assert_eq!(graph.contents().node("f").unwrap().info().discard_granularity, None);
+            for path in [&a, &b] {
+                lock::claim(&open(path), Claim::WRITER).unwrap_err();
+            }
+        }
+        graph.release(&first).await;
+        graph.release(&second).await;
+        for path in [&a, &b] {
+            lock::claim(&open(path), Claim::WRITER).unwrap();
+        }
+        graph.close_all().await.unwrap();
+    });
+}
+
+/// A device's data goes elsewhere from one request to the next, and none is lost.
+#[test]
+fn a_child_is_changed_under_requests() {
+    on_core(|graph, reactors| async move {
+        let (a, b) = (image(1 << 20), image(1 << 20));
+        let (shared, first, second) = (Arc::clone(&graph), file("f", &a), file("g", &b));
+        let backend = in_main(&reactors, async move {
+            add(&shared, json!({"driver": "raw", "node-name": "r", "file": first})).await.unwrap();
+            add(&shared, second).await.unwrap();
+            shared.claim("r", &device("d0")).unwrap().unwrap()
+        })
+        .await;
+        let mut queue = backend.queue(&ram(), 4, 4).unwrap();
+        let (shared, path) = (Arc::clone(&graph), a.to_str().unwrap().to_owned());
+        let reopening = reactors.main().spawn("reopen", async move {
+            for round in 0..40 {
+                let below = json!({"driver": "file", "filename": path, "node-name": "f",
+                    "cache": {"no-flush": round % 2 == 0}, "discard": "unmap"});
+                let same = json!([{"driver": "raw", "node-name": "r", "file": below}]);
+                assert_eq!(reopen(&shared, same).await, "");
+            }
+            // The image that was made with it goes with its last use.
+            let other = json!([{"driver": "raw", "node-name": "r", "file": "g", "offset": 4096}]);
+            assert_eq!(reopen(&shared, other).await, "");
+            let contents = shared.contents();
+            let names: Vec<_> = contents.nodes.iter().map(|node| node.name().to_owned()).collect();
+            assert_eq!(names, ["g", "r"]);
+        });
+        for slot in 0..4 {
+            submit(&mut *queue, slot, Request::Write { offset: 0, stable: false }, 0, 512);
+        }
+        let mut number = 0u64;
+        while !reopening.is_finished() {
+            let ended = done(&mut *queue).await;
+            assert_eq!(ended.result, Ok(()));
+            number += 1;
+            submit(&mut *queue, ended.slot, Request::Write { offset: 0, stable: false }, 0, 512);
+        }
+        reopening.await.unwrap();
+        assert!(number > 40);
+        for _ in 0..4 {
+            assert_eq!(done(&mut *queue).await.result, Ok(()));
+        }
+        lock::claim(&open(&a), Claim::WRITER).unwrap();
+        lock::claim(&open(&b), Claim::WRITER).unwrap_err();
+        assert_eq!(backend.size(), (1 << 20) - 4096);
+        let ram = ram();
+        ram.write_slice(&[9; 512], GuestAddress(0)).unwrap();
+        let mut queue = backend.queue(&ram, 1, 1).unwrap();
+        submit(&mut *queue, 0, Request::Write { offset: 512, stable: true }, 0, 512);
+        assert_eq!(done(&mut *queue).await.result, Ok(()));
+        let mut found = [0; 1];
+        open(&b).read_exact_at(&mut found, 4096 + 512).unwrap();
+        assert_eq!(found, [9]);
+    });
+}
+
+/// A read-only switch opens the image anew: the old descriptor is closed when the command is over.
+#[test]
+fn descriptors_do_not_pile_up() {
+    on_reactors(1, |reactors| async move {
+        let graph = BlockGraph::new(&reactors);
+        let image = image(1 << 20);
+        add(&graph, file("f", &image)).await.unwrap();
+        let count = || {
+            let open = std::fs::read_dir("/proc/self/fd").unwrap();
+            let link = |entry: std::io::Result<std::fs::DirEntry>| {
+                std::fs::read_link(entry.unwrap().path()).is_ok_and(|target| target == *image)
+            };
+            open.filter_map(|entry| link(entry).then_some(())).count()
+        };
+        for round in 0..10 {
+            let mut wanted = file("f", &image);
+            wanted["read-only"] = (round % 2 == 0).into();
+            assert_eq!(reopen(&graph, json!([wanted])).await, "");
+            assert_eq!(ro(&graph, "f"), round % 2 == 0);
+            assert_eq!(count(), 1);
+        }
+        graph.reopen(vec![options(file("f", &image))]).await.unwrap();
+        graph.delete("f").await.unwrap();
+        assert_eq!(count(), 0);
+    });
+}
