@@ -29,11 +29,8 @@ fn what_is_in_flight_is_finished_and_what_comes_goes_on_elsewhere() {
         let first = [kick_read(&mut rig, 0), kick_read(&mut rig, 1)];
         until(|| held.in_flight() == 2).await;
         let moved = moving(&rig, &reactors, 1);
-        // These are not taken before the first have been answered.
+        // A queue that has been asked to pause already leaves these for the other core.
         let second = [kick_read(&mut rig, 0), kick_read(&mut rig, 1)];
-        held.end_all(Ok(()));
-        assert_eq!(rig.queues[0].wait_used(1).await.len(), 1);
-        // The second queue may have been asked to pause only now, and have taken another.
         until(|| {
             held.end_all(Ok(()));
             moved.is_finished()
