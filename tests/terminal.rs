@@ -116,7 +116,7 @@ fn the_monitor_on_a_terminal_completes_remembers_and_pages() {
     }
     let (program, mut user) = pty();
     let size = Command::new("stty")
-        .args(["rows", "6", "cols", "100"])
+        .args(["rows", "6", "cols", "200"])
         .stdin(Stdio::from(user.try_clone().unwrap()))
         .status();
     assert!(size.unwrap().success());

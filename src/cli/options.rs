@@ -132,7 +132,7 @@ mod tests {
     fn each_parameter_is_one_that_its_option_takes() {
         for (option, parameters) in PARAMETERS {
             let needed = match *option {
-                "drive" => "file=x,if=none,",
+                "drive" => "file=x,if=none,format=raw,",
                 "accel" => "accel=kvm,",
                 "add-fd" => "fd=0,set=1,",
                 "chardev" => "backend=socket,path=x,id=a,",
