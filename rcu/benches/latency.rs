@@ -6,6 +6,8 @@
 #[path = "../../reactor/benches/support/table.rs"]
 #[expect(dead_code, reason = "this bench uses a part")]
 mod table;
+#[path = "support/waits.rs"]
+mod waits;
 
 use crossbeam_epoch::Collector;
 use std::future::Future;
@@ -14,6 +16,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 use table::{Samples, Table, bind, rounds, sample};
+use waits::{callback, crossbeam, drain, repeat, synchronize};
 
 const ROUNDS: u32 = 20_000;
 
@@ -39,47 +42,10 @@ where
     reactor::run(config, root).expect("the reactors start")
 }
 
-/// Queues one callback and tells when it ran.
-async fn callback() -> Duration {
-    let (ran, has_run) = reactor::sync::oneshot::channel();
-    let begun = Instant::now();
-    rcu::call_rcu(move || {
-        let _ = ran.send(Instant::now());
-    });
-    has_run.await.map_or(Duration::ZERO, |at| at - begun)
-}
-
-async fn drain() -> Duration {
-    rcu::call_rcu(|| ());
-    let begun = Instant::now();
-    rcu::drain_call_rcu_co().await;
-    begun.elapsed()
-}
-
-async fn synchronize() -> Duration {
-    let begun = Instant::now();
-    rcu::synchronize_rcu_co().await;
-    begun.elapsed()
-}
-
-async fn repeat<Fut: Future<Output = Duration>>(
-    rounds: u32,
-    mut f: impl FnMut() -> Fut,
-) -> Samples {
-    let mut samples = Samples::new();
-    for n in 0..rounds + rounds / 10 {
-        let took = f().await;
-        if n >= rounds / 10 {
-            samples.add(took);
-        }
-    }
-    samples
-}
-
 /// Nobody reads, one thing at a time.
 fn idle(what: &str, cpus: &[usize]) {
     let mut table = Table::new(&format!("reclamation, nobody reads, {what}"));
-    let crossbeam = crossbeam();
+    let crossbeam = crossbeam(rounds(ROUNDS));
     let [callbacks, drains, grace_periods] = on_reactors(cpus, |_| async {
         let rounds = rounds(ROUNDS);
         [
@@ -143,19 +109,6 @@ fn hand_over(cpus: &[usize]) -> Samples {
     thread.join().expect("the thread ends");
     bind(cpus);
     samples
-}
-
-/// The rival: the same thread defers, then pins and flushes until the closure has run.
-fn crossbeam() -> Samples {
-    let handle = Collector::new().register();
-    sample(rounds(ROUNDS), || {
-        let ran = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&ran);
-        handle.pin().defer(move || flag.store(true, Ordering::Relaxed));
-        while !ran.load(Ordering::Relaxed) {
-            handle.pin().flush();
-        }
-    })
 }
 
 /// Threads that read without a break, the first on the second CPU and so on round: sections of `section`,

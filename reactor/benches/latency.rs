@@ -7,13 +7,10 @@ mod support;
 
 use reactor::sync::bounded;
 use reactor::{Context, Fd, OpGroup, hop, io, sleep, spawn_local};
-use std::future::poll_fn;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 use std::time::{Duration, Instant};
+use support::round::bottom_half;
 use support::table::sample_async;
 use support::{Samples, Table, bare, bind, inside, on_reactors, rivals, rounds, sample};
 
@@ -77,24 +74,6 @@ async fn hops(core: Context, other: Context) -> Samples {
 
 async fn sample_rounds<F: Future>(round: impl FnMut() -> F) -> Samples {
     sample_async(rounds(ROUNDS), round).await
-}
-
-/// A bottom half there wakes this task.
-async fn bottom_half(other: Context) {
-    let done = Arc::new(AtomicBool::new(false));
-    let mut sent = false;
-    poll_fn(|cx| {
-        if !sent {
-            sent = true;
-            let (done, waker) = (Arc::clone(&done), cx.waker().clone());
-            other.schedule_bh(move || {
-                done.store(true, Ordering::Release);
-                waker.wake();
-            });
-        }
-        if done.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
 }
 
 async fn channels(echo: Context) -> Samples {

@@ -103,10 +103,10 @@ impl SegmentTable {
     pub fn slot(&mut self, slot: usize) -> Segments<'_> {
         let window = &mut self.windows[slot];
         let raw = self.storage.raw.cast::<RawSegment>();
-        // SAFETY: there are `windows.len() * per_slot` segments from `raw` on and `slot` was
-        // checked by the line above. They are reached through this table only, which is borrowed
-        // mutably here; the kernel merely reads them, and only while the slot's operation is in
-        // flight, when its owner leaves the list alone.
+        // The kernel merely reads them, and only while the slot's operation is in flight, when its
+        // owner leaves the list alone.
+        // SAFETY: there are `windows.len() * per_slot` segments from `raw` on, `slot` was checked
+        // above, and they are reached through this table only, which is borrowed mutably here.
         let raw = unsafe {
             std::slice::from_raw_parts_mut(raw.as_ptr().add(slot * self.per_slot), self.per_slot)
         };

@@ -12,6 +12,11 @@ use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+#[path = "../../../rcu/benches/support/waits.rs"]
+mod waits;
+
+use waits::{callback, crossbeam, drain, repeat, synchronize};
+
 const SUITE: &str = "rcu";
 const ROUNDS: u32 = 20_000;
 const SERIES: u32 = 200;
@@ -80,53 +85,6 @@ where
     let mut config = reactor::Config::with_cores(cpus.to_vec());
     config.hooks.push(rcu::turn_hook());
     reactor::run(config, |_| root).map_err(|e| Error::io("reactors", e))
-}
-
-/// Queues one callback and tells when it ran.
-async fn callback() -> Duration {
-    let (ran, has_run) = reactor::sync::oneshot::channel();
-    let begun = Instant::now();
-    rcu::call_rcu(move || {
-        let _ = ran.send(Instant::now());
-    });
-    has_run.await.map_or(Duration::ZERO, |at| at - begun)
-}
-
-async fn drain() -> Duration {
-    rcu::call_rcu(|| ());
-    let begun = Instant::now();
-    rcu::drain_call_rcu_co().await;
-    begun.elapsed()
-}
-
-async fn synchronize() -> Duration {
-    let begun = Instant::now();
-    rcu::synchronize_rcu_co().await;
-    begun.elapsed()
-}
-
-async fn repeat<Fut: Future<Output = Duration>>(rounds: u32, f: impl Fn() -> Fut) -> Samples {
-    let mut samples = Samples::new();
-    for n in 0..rounds + rounds / 10 {
-        let took = f().await;
-        if n >= rounds / 10 {
-            samples.add(took);
-        }
-    }
-    samples
-}
-
-/// The same thread defers, then pins and flushes until the closure has run.
-fn crossbeam(rounds: u32) -> Samples {
-    let handle = Collector::new().register();
-    sample(rounds, || {
-        let ran = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&ran);
-        handle.pin().defer(move || flag.store(true, Ordering::Relaxed));
-        while !ran.load(Ordering::Relaxed) {
-            handle.pin().flush();
-        }
-    })
 }
 
 /// Nobody reads, one thing at a time, on one CPU.

@@ -6,12 +6,13 @@ use crate::case::{Bench, Case, Side};
 use crate::lab::Lab;
 use crate::limit::bare;
 use crate::samples::{Measured, Samples, sample_async};
-use reactor::{Config, Context, hop, sleep};
-use std::future::poll_fn;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use reactor::{Config, hop, sleep};
 use std::time::{Duration, Instant};
+
+#[path = "../../../reactor/benches/support/round.rs"]
+mod round;
+
+use round::bottom_half;
 
 const SUITE: &str = "reactor";
 const ROUNDS: u32 = 20_000;
@@ -70,24 +71,6 @@ fn ours(cpus: [usize; 2], rounds: u32) -> Result<[Samples; 3], Error> {
     });
     let joined = result.map_err(|e| Error::io("reactors", e))?;
     joined.map_err(|_| Error::unexpected("the bench was cancelled"))
-}
-
-/// A bottom half there wakes this task.
-async fn bottom_half(other: Context) {
-    let done = Arc::new(AtomicBool::new(false));
-    let mut sent = false;
-    poll_fn(|cx| {
-        if !sent {
-            sent = true;
-            let (done, waker) = (Arc::clone(&done), cx.waker().clone());
-            other.schedule_bh(move || {
-                done.store(true, Ordering::Release);
-                waker.wake();
-            });
-        }
-        if done.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
 }
 
 fn timers() -> Bench {

@@ -4,6 +4,7 @@
 
 pub mod bare;
 pub mod rivals;
+pub mod round;
 pub mod table;
 
 pub use table::{Samples, Table, bind, rounds, sample};

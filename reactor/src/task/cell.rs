@@ -20,12 +20,13 @@ pub(super) struct Cell<F: Future> {
     join: JoinCell<F::Output>,
 }
 
+// The state's SCHEDULED and RUNNING hand the task from one thread to the next through the queues'
+// Release and Acquire, see `state`; model-checked in tests/loom.rs. A future that is not Send
+// (`header.local`) keeps its home, is dropped there, and `drop` leaks one that was not. An output that
+// is not Send belongs to such a task: it is put into `join` at home, and taken out by a `JoinHandle`,
+// which is only Send where the output is.
 // SAFETY: `future` and `header.queued` are touched only by `run` and `discard` on the thread of the
-// task's home (the state's SCHEDULED and RUNNING hand the task from one thread to the next through
-// the queues' Release and Acquire, see `state`; model-checked in tests/loom.rs), and by `drop`, which
-// has the last reference. A future that is not Send (`header.local`) keeps its home, is dropped
-// there, and `drop` leaks one that was not. An output that is not Send belongs to such a task: it is
-// put into `join` at home, and taken out by a `JoinHandle`, which is only Send where the output is.
+// task's home, and by `drop`, which has the last reference; what is not Send stays, as above.
 unsafe impl<F: Future> Send for Cell<F> {}
 // SAFETY: as above.
 unsafe impl<F: Future> Sync for Cell<F> {}

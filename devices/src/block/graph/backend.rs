@@ -293,7 +293,7 @@ impl Disk for Backend {
     fn flush(&self) -> BoxFuture<'_, Result<(), DiskError>> {
         Box::pin(async {
             let root = self.root().ok_or_else(|| self.error("flush"))?;
-            root.driver().flush().await
+            root.flush().await
         })
     }
 
@@ -301,7 +301,7 @@ impl Disk for Backend {
     fn close(&self) -> BoxFuture<'_, Result<(), DiskError>> {
         Box::pin(async {
             match self.root() {
-                Some(root) if !self.info().read_only => root.driver().flush().await,
+                Some(root) if !self.info().read_only => root.flush().await,
                 _ => Ok(()),
             }
         })

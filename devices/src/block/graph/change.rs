@@ -199,7 +199,7 @@ impl BlockGraph {
         let access = Access { uses: Permissions::RESIZE, shares: Permissions::ALL };
         node.add_use(Use { id, by: User::Device(String::new()), role: "root", access })?;
         let drained = self.drain(&node).await;
-        let result = node.driver().resize(size).await;
+        let result = node.resize(size).await;
         node.remove_use(id);
         for backend in drained.backends() {
             backend.size_changed();

@@ -4,7 +4,7 @@ use super::drivers::Driver;
 use super::drivers::format::Details;
 use super::options::Options;
 use super::permissions::{Access, Permissions, Use, conflict};
-use crate::block::{BoxFuture, DiskInfo, DiskQueue};
+use crate::block::{BoxFuture, DiskError, DiskInfo, DiskQueue};
 use crate::error::CommandError;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -153,6 +153,18 @@ impl Node {
     /// What else there is to know about its storage.
     pub fn info(&self) -> DiskInfo {
         self.driver().info()
+    }
+
+    /// Makes what was written stable. On a reactor.
+    pub(super) fn flush(&self) -> BoxFuture<'static, Result<(), DiskError>> {
+        let driver = self.driver();
+        Box::pin(async move { driver.flush().await })
+    }
+
+    /// Changes its size to `size` bytes. On a reactor.
+    pub(super) fn resize(&self, size: u64) -> BoxFuture<'static, Result<(), CommandError>> {
+        let driver = self.driver();
+        Box::pin(async move { driver.resize(size).await })
     }
 
     /// A data handle for the calling context; see [`Disk::queue`](crate::block::Disk::queue).

@@ -58,10 +58,10 @@ impl RawQueue {
 
     fn submit_iovecs(&self, target: Target<'_>, slot: usize, iov: *const libc::iovec, n: u32) {
         let state = &self.slots[slot];
-        // SAFETY: the iovecs are the slot's list, or that of its bounce buffer. Both, and the
-        // memory they name, are kept by the group (`SegmentTable::keep`, `submit_bounced`), and
-        // neither is touched before the completion: the slot is not idle. Tested by
+        // The iovecs are the slot's list, or that of its bounce buffer. Tested by
         // `dropping_a_queue_in_flight_leaves_memory_alone`.
+        // SAFETY: both, and the memory they name, are kept by the group (`SegmentTable::keep`,
+        // `submit_bounced`), and neither is touched before the completion: the slot is not idle.
         unsafe {
             if state.write {
                 self.group.writev(target, iov, n, state.offset, slot as u64);

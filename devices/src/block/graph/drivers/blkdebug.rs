@@ -3,7 +3,7 @@
 //! A rule waits for its event, and from then on holds for requests of its kind. As in QEMU, an event
 //! that has rules puts them in the place of those that held before.
 
-use super::Driver;
+use super::{Driver, at_once};
 use crate::block::graph::node::Node;
 use crate::block::graph::options::Members;
 use crate::block::{
@@ -222,13 +222,12 @@ impl Disk for Blkdebug {
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<(), DiskError>> {
-        let image = self.image.driver();
-        Box::pin(async move { image.flush().await })
+        self.image.flush()
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), DiskError>> {
         // The child closes by itself.
-        Box::pin(std::future::ready(Ok(())))
+        at_once()
     }
 }
 
@@ -242,8 +241,7 @@ impl Driver for Blkdebug {
     }
 
     fn resize(&self, size: u64) -> BoxFuture<'_, Result<(), CommandError>> {
-        let image = self.image.driver();
-        Box::pin(async move { image.resize(size).await })
+        self.image.resize(size)
     }
 }
 

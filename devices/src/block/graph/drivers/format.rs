@@ -4,9 +4,9 @@
 //! share an image. Reading and writing go on beside each other; what takes clusters away (discards,
 //! shrinking) has the image for itself, because a request may be under way to the place of one.
 
-use super::Driver;
 use super::async_queue::{AsyncQueue, Image, Plan};
 use super::bytes::{Bytes, Kept, Local, NodeStorage};
+use super::{Driver, at_once};
 use crate::block::file::{User, Users};
 use crate::block::format::{Qcow2Header, Snapshot};
 use crate::block::graph::node::Node;
@@ -255,7 +255,7 @@ impl Disk for Format {
 
     fn flush(&self) -> BoxFuture<'_, Result<(), DiskError>> {
         if self.read_only {
-            return Box::pin(std::future::ready(Ok(())));
+            return at_once();
         }
         let clusters = Arc::clone(&self.clusters);
         let flushed = here(move || async move { clusters.flush().await });

@@ -100,6 +100,11 @@ pub(super) trait Driver: Disk {
     }
 }
 
+/// Nothing has to be done, or waited for.
+fn at_once() -> BoxFuture<'static, Result<(), DiskError>> {
+    Box::pin(std::future::ready(Ok(())))
+}
+
 /// Opens what `options` describe, over `children`. Nothing stays open after an error.
 pub(super) async fn open(
     options: &Options,

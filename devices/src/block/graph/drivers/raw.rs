@@ -1,8 +1,8 @@
 //! `raw`: another node as it is, or a part of it.
 
-use super::Driver;
 use super::bytes::Bytes;
 use super::probed::GuardedQueue;
+use super::{Driver, at_once};
 use crate::block::graph::node::Node;
 use crate::block::graph::options::Options;
 use crate::block::{
@@ -104,13 +104,12 @@ impl Disk for Raw {
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<(), DiskError>> {
-        let file = self.file.driver();
-        Box::pin(async move { file.flush().await })
+        self.file.flush()
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), DiskError>> {
         // The child closes by itself.
-        Box::pin(std::future::ready(Ok(())))
+        at_once()
     }
 }
 

@@ -3,7 +3,7 @@
 //! A request that waits here is in flight for whoever drains: limits are suspended meanwhile, as in
 //! QEMU, so that a drain does not wait for the budget.
 
-use super::Driver;
+use super::{Driver, at_once};
 use crate::block::graph::limiter::Limiter;
 use crate::block::graph::node::Node;
 use crate::block::graph::throttle::ThrottleGroup;
@@ -78,13 +78,12 @@ impl Disk for Throttle {
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<(), DiskError>> {
-        let file = self.file.driver();
-        Box::pin(async move { file.flush().await })
+        self.file.flush()
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), DiskError>> {
         // The child closes by itself.
-        Box::pin(std::future::ready(Ok(())))
+        at_once()
     }
 }
 
@@ -106,8 +105,7 @@ impl Driver for Throttle {
     }
 
     fn resize(&self, size: u64) -> BoxFuture<'_, Result<(), CommandError>> {
-        let file = self.file.driver();
-        Box::pin(async move { file.resize(size).await })
+        self.file.resize(size)
     }
 
     fn drained(&self, begins: bool) {

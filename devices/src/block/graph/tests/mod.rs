@@ -9,8 +9,10 @@ mod requests;
 mod stress;
 
 use super::{BlockGraph, ClaimOptions, ErrorPolicy, Options};
+use crate::block::lock::{self, Claim};
 use crate::error::CommandError;
 use serde_json::{Value, json};
+use std::fs::OpenOptions;
 use std::path::Path;
 
 fn options(value: Value) -> Options {
@@ -51,4 +53,13 @@ fn image(bytes: u64) -> tempfile::TempPath {
     let image = tempfile::NamedTempFile::new().unwrap();
     image.as_file().set_len(bytes).unwrap();
     image.into_temp_path()
+}
+
+/// Whether another program could write to the image. Leaves no lock behind, not even in a process
+/// that another test is just starting and that still has a copy of the descriptor.
+fn is_free(path: &Path) -> bool {
+    let image = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let claimed = lock::claim(&image, Claim::WRITER);
+    lock::release(&image);
+    claimed.is_ok()
 }
