@@ -17,7 +17,7 @@ mod qtest;
 
 use cli::Invocation;
 use config::Config;
-use machine::Prepared;
+use machine::Preparing;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -55,8 +55,8 @@ fn run(config: Config) -> Result<u8, String> {
     let signals = reactor::signal::Signals::new(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
         .map_err(|error| format!("signals cannot be read: {error}"))?;
     let reactors = reactor_config(&config)?;
-    let prepared = Prepared::new(&config)?;
-    reactor::run(reactors, move |reactors| machine::run(reactors, config, prepared, signals))
+    let preparing = Preparing::start(&config)?;
+    reactor::run(reactors, move |reactors| machine::run(reactors, config, preparing, signals))
         .map_err(|error| error.to_string())?
 }
 

@@ -48,8 +48,9 @@ fn flushed_writes_survive_a_killed_vmm() {
         let cache = ["none", "writeback"][(round % 2) as usize];
         let drive = format!("file={},format=raw,if=virtio,cache={cache}", image.display());
         let vmm = Vmm::start(RINGVISOR, &["-drive", &drive, "-append", "journal"]);
-        // Some time after that many flushes, which is another point in each round.
-        vmm.wait_for_count("journal: ", (round * 7 % 41 + 1) as usize);
+        // Some time after that many flushes, which is another point in each round. The second line's
+        // beginning is the end of the first.
+        vmm.wait_for_count("journal: ", (round * 7 % 41 + 2) as usize);
         vmm.signal(libc::SIGKILL);
         let finished = vmm.finish();
         assert!(!finished.console.contains("error"), "{finished:#?}");

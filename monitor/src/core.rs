@@ -24,6 +24,7 @@ pub(crate) struct Core {
     /// Held while a coroutine command runs, whether it came over QMP or HMP.
     pub(crate) coroutine_lane: Mutex<()>,
     pub(crate) machine: OnceLock<Arc<dyn Machine>>,
+    pub(crate) machine_came: Notify,
     /// The machine waits for `x-exit-preconfig`.
     pub(crate) preconfig: AtomicBool,
     pub(crate) preconfig_ended: Notify,
@@ -37,6 +38,17 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// Waits until there is a machine. Any context.
+    pub(crate) async fn machine_there(&self) {
+        loop {
+            let came = self.machine_came.notified();
+            if self.machine.get().is_some() {
+                return;
+            }
+            came.await;
+        }
+    }
+
     /// After the end of a session: the sets of descriptors go with the last one, unless the machine
     /// is still being put together, as in QEMU.
     pub(crate) fn forget_fdsets(&self) {

@@ -85,6 +85,7 @@ impl Monitor {
             hub: Hub::new(reactors.monitor()),
             coroutine_lane: reactor::sync::Mutex::new(()),
             machine: OnceLock::new(),
+            machine_came: Notify::new(),
             preconfig: AtomicBool::new(false),
             preconfig_ended: Notify::new(),
             leaving_preconfig: Mutex::default(),
@@ -113,8 +114,8 @@ impl Monitor {
         self.listen(endpoint, Protocol::Qmp(style))
     }
 
-    /// Serves HMP at `endpoint`; otherwise as [`listen_qmp`](Self::listen_qmp). Commands typed
-    /// before [`start`](Self::start) fail.
+    /// Serves HMP at `endpoint`; otherwise as [`listen_qmp`](Self::listen_qmp): what is typed before
+    /// [`start`](Self::start) waits for it.
     pub fn listen_hmp(&self, endpoint: &Endpoint) -> Result<Address, ListenError> {
         self.listen(endpoint, Protocol::Hmp)
     }
@@ -198,6 +199,7 @@ impl Monitor {
     /// When called a second time: a mistake in the program.
     pub fn start(&self, machine: Arc<dyn Machine>) {
         assert!(self.core.machine.set(machine).is_ok(), "a monitor is started once");
+        self.core.machine_came.notify_all();
         let dispatcher = dispatcher::monitor_qmp_dispatch(Arc::clone(&self.core));
         self.core.reactors.iohandler().spawn("qmp-dispatcher", dispatcher).detach();
     }

@@ -6,6 +6,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// The CPUs this process may use.
 pub fn allowed_cpus() -> Result<Vec<usize>, Error> {
@@ -98,6 +99,60 @@ pub fn usage(pid: u32) -> Result<Usage, Error> {
 fn field(text: &str, name: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0.0)
+}
+
+/// Empties the page cache, of the whole host. Root's alone (Linux, admin-guide/sysctl/vm.rst, `drop_caches`).
+pub fn drop_caches() -> std::io::Result<()> {
+    nix::unistd::sync();
+    fs::write("/proc/sys/vm/drop_caches", "3")
+}
+
+/// The kernel's search for pages that are alike, as busy as can be; as before when dropped. Root's alone.
+#[derive(Debug)]
+pub struct Ksm {
+    before: [(&'static str, String); 3],
+}
+
+impl Ksm {
+    /// Starts it.
+    pub fn start() -> std::io::Result<Self> {
+        let wanted = [("pages_to_scan", "20000"), ("sleep_millisecs", "5"), ("run", "1")];
+        let [a, b, c] = wanted.map(|(name, _)| ksm(name).map(|value| (name, value)));
+        let guard = Self { before: [a?, b?, c?] };
+        for (name, value) in wanted {
+            fs::write(format!("{KSM}{name}"), value)?;
+        }
+        Ok(guard)
+    }
+
+    /// Waits until everything has been looked at so many times.
+    pub fn wait_for_scans(&self, scans: u64) -> std::io::Result<()> {
+        let done = || ksm("full_scans")?.parse::<u64>().map_err(std::io::Error::other);
+        let until = done()? + scans;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while done()? < until {
+            if Instant::now() > deadline {
+                return Err(std::io::Error::other("it does not come round"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Ksm {
+    fn drop(&mut self) {
+        // A host that did not look before stops looking.
+        for (name, value) in &self.before {
+            let _restored = fs::write(format!("{KSM}{name}"), value);
+        }
+    }
+}
+
+const KSM: &str = "/sys/kernel/mm/ksm/";
+
+fn ksm(name: &str) -> std::io::Result<String> {
+    Ok(fs::read_to_string(format!("{KSM}{name}"))?.trim().to_owned())
 }
 
 /// Load averages of 1, 5 and 15 minutes.

@@ -315,59 +315,69 @@ impl Waiting {
     }
 }
 
-/// Starts every context but main. When one fails, none is left.
+/// Starts every context but main, all at the same time. When one fails, none is left.
 fn start_threads(
     config: &Config,
     reactors: &Reactors,
     gate: &Arc<Gate>,
 ) -> Result<Vec<Thread>, StartError> {
     let mut waiting = Waiting::default();
-    for context in &reactors.contexts[IOHANDLER..] {
-        if let Err(error) = start_thread(config, context, gate, &mut waiting) {
+    let (ready, is_ready) = mpsc::channel();
+    let contexts = &reactors.contexts[IOHANDLER..];
+    let started = contexts
+        .iter()
+        .try_for_each(|context| start_thread(config, context, gate, &ready, &mut waiting));
+    // Now a thread that ends without a word ends the wait for it.
+    drop(ready);
+    let silent = || {
+        let source = io::Error::other("a thread ended early");
+        Err(StartError::Os { context: "a context".to_owned(), what: "start", source })
+    };
+    let all_ready = started.and_then(|()| {
+        contexts.iter().try_for_each(|_| is_ready.recv().unwrap_or_else(|_| silent()))
+    });
+    match all_ready {
+        Ok(()) => Ok(waiting.start()),
+        Err(error) => {
             waiting.dismiss();
-            return Err(error);
+            Err(error)
         }
     }
-    Ok(waiting.start())
 }
 
+/// Starts a thread that makes a context's ring, says so, and waits to be let go.
 fn start_thread(
     config: &Config,
     context: &Context,
     gate: &Arc<Gate>,
+    ready: &mpsc::Sender<Result<(), StartError>>,
     waiting: &mut Waiting,
 ) -> Result<(), StartError> {
-    let (ready, is_ready) = mpsc::channel();
     let (start, may_start) = mpsc::channel::<()>();
     let (config, gate, name) = (config.clone(), Arc::clone(gate), context.name().to_owned());
-    let context = context.clone();
+    let (context, ready) = (context.clone(), ready.clone());
     let body = move || {
-        let ring = match pin(&context).and_then(|()| make_ring(&context, &config)) {
-            Ok(ring) => ring,
-            Err(error) => {
-                // The receiver waits for this very message.
-                let _gone = ready.send(Err(error));
-                return Ok(());
-            }
-        };
+        let made = pin(&context).and_then(|()| make_ring(&context, &config));
         drop(config);
-        let _gone = ready.send(Ok(()));
+        let (ring, said) = match made {
+            Ok(ring) => (Some(ring), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        // The receiver is gone when another context has failed.
+        let _gone = ready.send(said);
         drop(ready);
-        match may_start.recv() {
-            Ok(()) => serve(context, ring, &gate),
-            Err(_another_failed) => Ok(()),
+        match (ring, may_start.recv()) {
+            (Some(ring), Ok(())) => serve(context, ring, &gate),
+            (None, _) | (_, Err(_)) => Ok(()),
         }
     };
     let thread = std::thread::Builder::new()
         .name(name.clone())
         .spawn(body)
-        .map_err(|source| StartError::Os { context: name.clone(), what: "no thread", source })?;
+        .map_err(|source| StartError::Os { context: name, what: "no thread", source })?;
     waiting.threads.push(thread);
     waiting.go.push(start);
-    is_ready.recv().unwrap_or_else(|_| {
-        let source = io::Error::other("its thread ended early");
-        Err(StartError::Os { context: name, what: "start", source })
-    })
+    Ok(())
 }
 
 fn pin(context: &Context) -> Result<(), StartError> {

@@ -1,4 +1,7 @@
-//! Building a machine: all that blocks, before the reactors start; the rest is plugged in `main`.
+//! Building a machine: all that blocks, on a thread of its own; the rest is plugged in `main`.
+//!
+//! KVM waits for grace periods of the kernel when it makes a VM and gives it memory. Meanwhile the reactors
+//! start and the monitors greet their clients.
 
 use super::processors::Processors;
 use super::requests::Requests;
@@ -8,11 +11,13 @@ use devices::board::{Board, BoardConfig};
 use devices::chardev::BytePort;
 use devices::clock::{Clock, HostClock};
 use monitor::KvmInfo;
+use reactor::sync::oneshot;
+use std::path::PathBuf;
 use std::sync::Arc;
 use vcpu::address_space::AddressSpace;
 use vcpu::boot::{Boot, BootConfig, KernelSource};
 use vcpu::bus::Space;
-use vcpu::cpuid::Topology;
+use vcpu::cpuid::{CpuModel, Topology};
 use vcpu::irq::Platform;
 use vcpu::kvm::{Kvm, Vm};
 use vcpu::memory::{self, Ram, RamConfig, layout};
@@ -20,6 +25,68 @@ use vcpu::vcpus::{Vcpus, VcpusConfig};
 
 /// Processors that a machine without them may tell of: as many as the ACPI tables hold in one byte.
 const CPUS_MAX: u32 = 255;
+
+/// What of a configuration is built here.
+struct Plan {
+    machine: MachineType,
+    accels: Vec<Accel>,
+    memory: RamConfig,
+    memory_backend: Option<String>,
+    topology: Topology,
+    cpu: CpuModel,
+    kernel: Option<PathBuf>,
+    initrd: Option<PathBuf>,
+    append: String,
+    /// A program outside looks on, or drives it.
+    tested: bool,
+}
+
+impl Plan {
+    fn of(config: &Config) -> Self {
+        Self {
+            machine: config.machine,
+            accels: config.accels.clone(),
+            memory: config.memory.clone(),
+            memory_backend: config.memory_backend.clone(),
+            topology: config.topology,
+            cpu: config.cpu.clone(),
+            kernel: config.kernel.clone(),
+            initrd: config.initrd.clone(),
+            append: config.append.clone(),
+            tested: config.qtest.is_some(),
+        }
+    }
+}
+
+/// A machine that is being built.
+pub(crate) struct Preparing {
+    pub(super) requests: Arc<Requests>,
+    built: oneshot::Receiver<Result<Prepared, String>>,
+}
+
+impl Preparing {
+    /// Starts to build on another thread. To be called before the reactors start: vCPU threads inherit its
+    /// CPUs.
+    pub(crate) fn start(config: &Config) -> Result<Self, String> {
+        let (plan, requests) = (Plan::of(config), Arc::new(Requests::default()));
+        let (sender, built) = oneshot::channel();
+        let from_guest = Arc::clone(&requests);
+        let build = move || {
+            // Nobody waits when the reactors do not start.
+            let _ = sender.send(Prepared::new(&plan, &from_guest));
+        };
+        std::thread::Builder::new()
+            .name("build".to_owned())
+            .spawn(build)
+            .map_err(|error| format!("no thread to build the machine on: {error}"))?;
+        Ok(Self { requests, built })
+    }
+
+    /// The machine. The error is one line for the user. Any context.
+    pub(super) async fn done(self) -> Result<Prepared, String> {
+        self.built.await.map_err(|_| "the machine was not built".to_owned())?
+    }
+}
 
 /// A machine without its disks; its vCPUs stand still.
 pub(crate) struct Prepared {
@@ -31,7 +98,6 @@ pub(crate) struct Prepared {
     pub(super) apic_ids: Vec<u32>,
     pub(super) cpus_max: u32,
     pub(super) output: Arc<BytePort>,
-    pub(super) requests: Arc<Requests>,
     /// The guest's.
     pub(super) clock: Arc<dyn Clock>,
     /// For a program outside.
@@ -40,17 +106,17 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     /// Opens KVM, reserves the guest's memory, makes the board and the vCPUs and reads the kernel
-    /// into memory. Blocks; before any reactor. The error is one line for the user.
-    pub(crate) fn new(config: &Config) -> Result<Self, String> {
-        if config.machine == MachineType::None {
-            return Self::without_anything(config);
+    /// into memory. Blocks. The error is one line for the user.
+    fn new(plan: &Plan, requests: &Arc<Requests>) -> Result<Self, String> {
+        if plan.machine == MachineType::None {
+            return Self::without_anything(plan, requests);
         }
         let mut refused = None;
-        for accel in &config.accels {
+        for accel in &plan.accels {
             match accel {
-                Accel::Qtest => return Self::without_processors(config),
-                Accel::Kvm => match open_kvm(config) {
-                    Ok(kvm) => return Self::on_kvm(config, kvm),
+                Accel::Qtest => return Self::without_processors(plan, requests),
+                Accel::Kvm => match open_kvm(plan) {
+                    Ok(kvm) => return Self::on_kvm(plan, kvm, requests),
                     Err(error) => refused = Some(error),
                 },
             }
@@ -58,13 +124,13 @@ impl Prepared {
         Err(refused.unwrap_or_else(|| "-accel: there is kvm, and qtest".to_owned()))
     }
 
-    fn on_kvm(config: &Config, kvm: Kvm) -> Result<Self, String> {
-        let boot = open_kernel(config)?;
+    fn on_kvm(plan: &Plan, kvm: Kvm, requests: &Arc<Requests>) -> Result<Self, String> {
+        let boot = open_kernel(plan)?;
         // The embedded guest is made for every kind of host; others may need to be told.
-        if let Some(limits) = kvm.kind().limits().filter(|_| config.kernel.is_some()) {
+        if let Some(limits) = kvm.kind().limits().filter(|_| plan.kernel.is_some()) {
             eprintln!("ringvisor: {limits}");
         }
-        let ram = build_ram(config)?;
+        let ram = build_ram(plan)?;
         let vm = Vm::new(kvm, Arc::clone(&ram)).map_err(|error| error.to_string())?;
         let platform: Arc<dyn Platform> = Arc::clone(&vm) as Arc<dyn Platform>;
         let (pio, mmio) = (AddressSpace::new(Space::Pio), AddressSpace::new(Space::Mmio));
@@ -75,20 +141,20 @@ impl Prepared {
             mmio: Arc::clone(&mmio),
             clock: Arc::clone(&clock),
         };
-        let (board, output, requests) = make_board(config, basics)?;
-        let apic_ids = apic_ids(config.topology);
+        let (board, output) = make_board(plan, basics, requests)?;
+        let apic_ids = apic_ids(plan.topology);
         let rsdp = board.install_acpi(&ram, &apic_ids).map_err(|error| error.to_string())?;
         let state = boot.load(&ram, Some(rsdp)).map_err(|error| error.to_string())?;
-        let from_vcpus = Arc::clone(&requests);
+        let from_vcpus = Arc::clone(requests);
         let vcpus = VcpusConfig {
-            topology: config.topology,
-            cpu: config.cpu.clone(),
+            topology: plan.topology,
+            cpu: plan.cpu.clone(),
             pio: Arc::clone(&pio),
             mmio: Arc::clone(&mmio),
             events: Arc::new(move |event| from_vcpus.vcpu(event)),
         };
         let vcpus = Vcpus::new(&vm, vcpus, state).map_err(|error| error.to_string())?;
-        let test = config.qtest.is_some().then(|| Test::beside(&ram, &pio, &mmio, &platform));
+        let test = plan.tested.then(|| Test::beside(&ram, &pio, &mmio, &platform));
         Ok(Self {
             platform,
             ram,
@@ -98,23 +164,22 @@ impl Prepared {
             apic_ids,
             cpus_max: vm.max_vcpus(),
             output,
-            requests,
             clock,
             test,
         })
     }
 
     /// A machine to ask questions of. Its board is connected with nothing.
-    fn without_anything(config: &Config) -> Result<Self, String> {
-        let prepared = Self::without_processors(config)?;
+    fn without_anything(plan: &Plan, requests: &Arc<Requests>) -> Result<Self, String> {
+        let prepared = Self::without_processors(plan, requests)?;
         let unclaimed = AddressSpace::with_unclaimed(Space::Mmio, 0);
         let (test, _) = Test::alone(&prepared.ram, &AddressSpace::new(Space::Pio), &unclaimed);
         Ok(Self { processors: Processors::Absent(0), test: Some(test), ..prepared })
     }
 
     /// The accelerator for device tests: needs nothing of the host.
-    fn without_processors(config: &Config) -> Result<Self, String> {
-        let ram = build_ram(config)?;
+    fn without_processors(plan: &Plan, requests: &Arc<Requests>) -> Result<Self, String> {
+        let ram = build_ram(plan)?;
         let pio = AddressSpace::new(Space::Pio);
         // Memory that nobody claims reads as zero here, and ports as all ones.
         let mmio = AddressSpace::with_unclaimed(Space::Mmio, 0);
@@ -123,22 +188,21 @@ impl Prepared {
         let clock: Arc<dyn Clock> = clock;
         let basics =
             Basics { platform: Arc::clone(&platform), pio, mmio, clock: Arc::clone(&clock) };
-        let (board, output, requests) = make_board(config, basics)?;
-        let apic_ids = apic_ids(config.topology);
+        let (board, output) = make_board(plan, basics, requests)?;
+        let apic_ids = apic_ids(plan.topology);
         let rsdp = board.install_acpi(&ram, &apic_ids).map_err(|error| error.to_string())?;
-        if config.kernel.is_some() {
-            open_kernel(config)?.load(&ram, Some(rsdp)).map_err(|error| error.to_string())?;
+        if plan.kernel.is_some() {
+            open_kernel(plan)?.load(&ram, Some(rsdp)).map_err(|error| error.to_string())?;
         }
         Ok(Self {
             platform,
             ram,
             board,
-            processors: Processors::Absent(config.topology.count()),
+            processors: Processors::Absent(plan.topology.count()),
             kvm: KvmInfo { present: Kvm::open().is_ok(), enabled: false },
             apic_ids,
             cpus_max: CPUS_MAX,
             output,
-            requests,
             clock,
             test: Some(test),
         })
@@ -154,57 +218,58 @@ struct Basics {
 }
 
 fn make_board(
-    config: &Config,
+    plan: &Plan,
     basics: Basics,
-) -> Result<(Board, Arc<BytePort>, Arc<Requests>), String> {
-    let (output, requests) = (BytePort::new(), Arc::new(Requests::default()));
-    let cpus = config.topology.count();
-    let from_guest = Arc::clone(&requests);
+    requests: &Arc<Requests>,
+) -> Result<(Board, Arc<BytePort>), String> {
+    let output = BytePort::new();
+    let cpus = plan.topology.count();
+    let from_guest = Arc::clone(requests);
     let board = Board::new(BoardConfig {
         platform: basics.platform,
         pio: basics.pio,
         mmio: basics.mmio,
-        ram_size: ram_bytes(config),
+        ram_size: ram_bytes(plan),
         cpus,
         cpus_max: cpus,
-        pci64: layout::pci64_window(ram_bytes(config), memory::host_phys_bits()),
+        pci64: layout::pci64_window(ram_bytes(plan), memory::host_phys_bits()),
         clock: basics.clock,
         console: Arc::clone(&output) as _,
         debug_console: None,
         requests: Arc::new(move |request| from_guest.guest(request)),
     });
-    Ok((board.map_err(|error| error.to_string())?, output, requests))
+    Ok((board.map_err(|error| error.to_string())?, output))
 }
 
-fn build_ram(config: &Config) -> Result<Arc<Ram>, String> {
-    let memory = RamConfig { size: ram_bytes(config), ..config.memory.clone() };
-    memory::build(&memory).map_err(|error| match &config.memory_backend {
+fn build_ram(plan: &Plan) -> Result<Arc<Ram>, String> {
+    let memory = RamConfig { size: ram_bytes(plan), ..plan.memory.clone() };
+    memory::build(&memory).map_err(|error| match &plan.memory_backend {
         Some(id) => format!("Memory backend '{id}': {error}"),
         None => error.to_string(),
     })
 }
 
 /// A machine of nothing may have no memory that anybody sees; the least there can be is made.
-fn ram_bytes(config: &Config) -> u64 {
-    match config.machine {
-        MachineType::Pc => config.memory.size,
-        MachineType::None => config.memory.size.max(layout::MIN_RAM),
+fn ram_bytes(plan: &Plan) -> u64 {
+    match plan.machine {
+        MachineType::Pc => plan.memory.size,
+        MachineType::None => plan.memory.size.max(layout::MIN_RAM),
     }
 }
 
-fn open_kernel(config: &Config) -> Result<Boot, String> {
-    let kernel = match &config.kernel {
+fn open_kernel(plan: &Plan) -> Result<Boot, String> {
+    let kernel = match &plan.kernel {
         Some(path) => KernelSource::File(path.clone()),
         None => KernelSource::Embedded { name: "the embedded guest", bytes: guest::EMBEDDED },
     };
-    let (initrd, cmdline) = (config.initrd.clone(), config.append.clone());
+    let (initrd, cmdline) = (plan.initrd.clone(), plan.append.clone());
     let boot = BootConfig { kernel, initrd, cmdline };
-    Boot::open(boot, config.memory.size).map_err(|error| error.to_string())
+    Boot::open(boot, plan.memory.size).map_err(|error| error.to_string())
 }
 
-fn open_kvm(config: &Config) -> Result<Kvm, String> {
+fn open_kvm(plan: &Plan) -> Result<Kvm, String> {
     let kvm = Kvm::open().map_err(|error| error.to_string())?;
-    let (cpus, most) = (config.topology.count(), kvm.max_vcpus());
+    let (cpus, most) = (plan.topology.count(), kvm.max_vcpus());
     if cpus > most {
         return Err(format!("-smp {cpus}: this host's KVM takes {most} vCPUs at most"));
     }

@@ -16,7 +16,8 @@ mod state;
 mod streams;
 mod test;
 
-pub(crate) use build::Prepared;
+use build::Prepared;
+pub(crate) use build::Preparing;
 
 use crate::config::{Config, MachineType};
 use ::devices::block::graph::BlockGraph;
@@ -71,6 +72,7 @@ impl Machine {
     /// Plugs the devices into what has been prepared.
     async fn new(
         prepared: Prepared,
+        requests: Arc<Requests>,
         config: &mut Config,
         reactors: &Reactors,
         block: Arc<BlockGraph>,
@@ -78,7 +80,7 @@ impl Machine {
         chardevs: Chardevs,
     ) -> Result<Self, String> {
         let Prepared { platform, ram, board, processors, apic_ids, .. } = prepared;
-        let Prepared { cpus_max, kvm, requests, clock, .. } = prepared;
+        let Prepared { cpus_max, kvm, clock, .. } = prepared;
         let objects =
             devices::make_objects(reactors.cores(), chardevs.fdsets(), &block, config).await?;
         disks::open_all(&config.nodes, &config.drives, &block).await?;
@@ -131,10 +133,10 @@ impl Machine {
 pub(crate) async fn run(
     reactors: Reactors,
     mut config: Config,
-    prepared: Prepared,
+    preparing: Preparing,
     signals: Signals,
 ) -> Result<u8, String> {
-    let requests = Arc::clone(&prepared.requests);
+    let requests = Arc::clone(&preparing.requests);
     let exit = move || requests.exit(ShutdownCause::HostUi, 0);
     let fdsets = FdSets::default();
     streams::add_fds(&fdsets, std::mem::take(&mut config.add_fds))?;
@@ -142,7 +144,15 @@ pub(crate) async fn run(
     chardevs.hold_input();
     let opened = streams::open(&chardevs, std::mem::take(&mut config.chardevs)).await;
     let result = match opened {
-        Ok(()) => run_with(reactors, config, prepared, signals, &chardevs).await,
+        Ok(()) => {
+            let monitor = Monitor::with_fdsets(&reactors, chardevs.fdsets().clone());
+            let result = run_with(reactors, config, preparing, signals, &chardevs, &monitor).await;
+            if result.is_err() {
+                // Its clients may have been greeted already.
+                monitor.shutdown(FAREWELL).await;
+            }
+            result
+        }
         Err(error) => Err(error),
     };
     chardevs.clear();
@@ -152,15 +162,18 @@ pub(crate) async fn run(
 async fn run_with(
     reactors: Reactors,
     mut config: Config,
-    mut prepared: Prepared,
+    preparing: Preparing,
     signals: Signals,
     chardevs: &Chardevs,
+    monitor: &Monitor,
 ) -> Result<u8, String> {
-    let clock = Arc::clone(&prepared.clock);
-    let fdsets = chardevs.fdsets();
-    let block = BlockGraph::with(&reactors, clock, fdsets.clone());
-    let monitor = Arc::new(Monitor::with_fdsets(&reactors, fdsets.clone()));
-    let (output, requests) = (Arc::clone(&prepared.output), Arc::clone(&prepared.requests));
+    // Clients are greeted while the machine is built, and answered when it is there.
+    let paths = streams::listen(monitor, &config)?;
+    streams::serve(monitor, chardevs, &config, false)?;
+    let requests = Arc::clone(&preparing.requests);
+    let mut prepared = preparing.done().await?;
+    let block = BlockGraph::with(&reactors, Arc::clone(&prepared.clock), chardevs.fdsets().clone());
+    let output = Arc::clone(&prepared.output);
     let test = prepared.test.take();
     if let Some(test) = &test {
         test.attach(&reactors);
@@ -168,12 +181,15 @@ async fn run_with(
     disks::tell_errors(&block, monitor.events(), Arc::clone(&requests));
     disks::tell_trays(&block, monitor.events());
     let (events, table) = (monitor.events(), chardevs.clone());
-    let machine = Machine::new(prepared, &mut config, &reactors, block, events, table).await?;
-    let machine = Arc::new(machine);
-    streams::listen(&monitor, &config)?;
+    let asked = Arc::clone(&requests);
+    let machine = Machine::new(prepared, asked, &mut config, &reactors, block, events, table);
+    let machine = Arc::new(machine.await?);
+    for path in paths {
+        eprintln!("ringvisor: QMP socket {}", path.display());
+    }
     // The serial port first: where a monitor shares its character device, the focus is on the port.
     streams::connect_serial(&reactors, chardevs, &config, &machine.board.serial, &output)?;
-    streams::serve(&monitor, chardevs, &config)?;
+    streams::serve(monitor, chardevs, &config, true)?;
     chardevs.pass_input();
     let replies = match (test, &config.qtest) {
         (Some(test), Some(qtest)) => Some(test.serve(qtest, &reactors, chardevs, &machine).await?),
@@ -192,7 +208,7 @@ async fn run_with(
             Err(error) => tracing::warn!(%error, "signals cannot be read"),
         }
     });
-    start(&machine, &monitor, chardevs, !config.start_paused).await;
+    start(&machine, monitor, chardevs, !config.start_paused).await;
     let result = life::run(&machine).await;
     machine.network.netdevs().close();
     signals.cancel();

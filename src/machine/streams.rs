@@ -6,6 +6,7 @@ use devices::fdset::FdSets;
 use devices::legacy::Serial;
 use monitor::Monitor;
 use reactor::Reactors;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Makes the character devices in their order.
@@ -27,8 +28,10 @@ pub(super) fn add_fds(sets: &FdSets, asked: Vec<AddFd>) -> Result<(), String> {
     Ok(())
 }
 
-/// Opens the sockets that serve many clients.
-pub(super) fn listen(monitor: &Monitor, config: &Config) -> Result<(), String> {
+/// Opens the sockets that serve many clients. Gives the paths that a user of the embedded guest is to be
+/// told of.
+pub(super) fn listen(monitor: &Monitor, config: &Config) -> Result<Vec<PathBuf>, String> {
+    let mut paths = Vec::new();
     for asked in &config.listen {
         let listening = match asked.protocol {
             Protocol::Qmp(style) => monitor.listen_qmp(&asked.endpoint, style),
@@ -38,15 +41,20 @@ pub(super) fn listen(monitor: &Monitor, config: &Config) -> Result<(), String> {
         if let (None, Protocol::Qmp(_), Address::Unix(path)) =
             (&config.kernel, asked.protocol, address)
         {
-            eprintln!("ringvisor: QMP socket {}", path.display());
+            paths.push(path);
         }
     }
-    Ok(())
+    Ok(paths)
 }
 
-/// Starts the monitors on character devices.
-pub(super) fn serve(monitor: &Monitor, chardevs: &Chardevs, config: &Config) -> Result<(), String> {
-    for asked in &config.monitors {
+/// Starts the monitors on character devices of their own, or those on multiplexed ones.
+pub(super) fn serve(
+    monitor: &Monitor,
+    chardevs: &Chardevs,
+    config: &Config,
+    on_mux: bool,
+) -> Result<(), String> {
+    for asked in config.monitors.iter().filter(|asked| chardevs.is_mux(&asked.chardev) == on_mux) {
         let kind = match asked.protocol {
             Protocol::Qmp(_) => FrontEndKind::Control,
             Protocol::Hmp => FrontEndKind::Readline,

@@ -73,6 +73,12 @@ class Terminal:
         while text not in stream.text():
             assert self.more(deadline), f"{text!r} is not in {stream.text()!r}"
 
+    def wait_for_all(self, *texts):
+        """Waits for one after the other."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not re.search(".*".join(map(re.escape, texts)), self.screen.text(), re.DOTALL):
+            assert self.more(deadline), f"{texts!r} are not in {self.screen.text()!r}"
+
     def wait_for_logged(self, text):
         self.wait_for(text, self.log)
 
@@ -88,14 +94,11 @@ class Terminal:
 def shell(path):
     prompt = "(QEMU) "
     shell = Terminal("qmp-shell", path)
-    shell.wait_for("Connected to QEMU 10.")
-    shell.wait_for(prompt)
+    shell.wait_for_all("Connected to QEMU 10.", prompt)
 
     def ask(line, *answers):
         shell.type(line + "\r")
-        for answer in answers:
-            shell.wait_for(answer)
-        shell.wait_for("\n" + prompt)
+        shell.wait_for_all(*answers, "\n" + prompt)
 
     ask("query-name", '{"return": {"name": "python"}}')
     # Arguments, nested ones too, and completion out of query-commands.
@@ -117,16 +120,19 @@ def shell(path):
 
 
 def human_shell(path):
+    prompt = "(QEMU) "
     shell = Terminal("qmp-shell", "-H", path)
-    shell.wait_for("Welcome to the HMP shell!")
-    shell.wait_for("(QEMU) ")
+    shell.wait_for_all("Welcome to the HMP shell!", prompt)
+
+    def ask(line, answer):
+        shell.type(line + "\r")
+        # What is typed before the next prompt, when the terminal is not raw, means something else.
+        shell.wait_for_all(answer, prompt)
+
     # Completed out of what `help` and `info` print.
-    shell.type("info nam\t\r")
-    shell.wait_for("python\r\r\n")
-    shell.type("system_wak\t\r")
-    shell.wait_for("wake-up from suspend is not supported by this guest")
-    shell.type("cpu 0\r")
-    shell.wait_for("(QEMU) ")
+    ask("info nam\t", "python\r\r\n")
+    ask("system_wak\t", "wake-up from suspend is not supported by this guest")
+    ask("cpu 0", "unknown command: 'cpu'")
     shell.type("\x04")
     assert shell.finish() == 0
 

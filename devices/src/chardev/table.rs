@@ -247,6 +247,11 @@ impl Chardevs {
         self.lock().contains_key(id)
     }
 
+    /// Whether it is a multiplexed one, which has several uses.
+    pub fn is_mux(&self, id: &str) -> bool {
+        self.lock().get(id).is_some_and(|chardev| matches!(chardev.running.kind, Kind::Mux(_)))
+    }
+
     /// Adds bytes to a ring buffer.
     pub fn ring_write(&self, id: &str, bytes: &[u8]) -> Result<(), CommandError> {
         self.ring(id)?.write(bytes);

@@ -119,6 +119,8 @@ impl HmpSession {
             let answer = match received {
                 Ok(0) => return,
                 Ok(n) => {
+                    // Clients are greeted while the machine is built.
+                    self.core.machine_there().await;
                     // It may have been resized.
                     let (rows, columns) = screen(output);
                     self.set_screen(rows, columns);

@@ -121,6 +121,22 @@ fn in_band_commands_wait_for_the_machine_and_nothing_else_does() {
 }
 
 #[test]
+fn lines_typed_before_the_machine_is_there_wait_for_it() {
+    stage(|stage| {
+        let path = stage.path.with_file_name("early-hmp");
+        let monitor = Monitor::new(&stage.reactors);
+        monitor.listen_hmp(&Endpoint::unix(&path)).unwrap();
+        let mut stream = UnixStream::connect(&path).unwrap();
+        std::io::Write::write_all(&mut stream, b"info name\ninfo name\n").unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        monitor.start(Arc::clone(&stage.machine) as Arc<dyn Machine>);
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(text.matches("fake").count(), 2, "{text}");
+    });
+}
+
+#[test]
 fn an_abstract_socket_leaves_no_file() {
     stage(|stage| {
         let name = format!("ringvisor-test-{}", std::process::id());

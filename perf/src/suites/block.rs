@@ -13,6 +13,7 @@ use crate::{Error, host};
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::process::Command;
 use std::time::Duration;
 
 const SUITE: &str = "block";
@@ -30,6 +31,8 @@ enum Store {
     Null,
     Cached,
     Direct,
+    /// An image in qcow2 of the same data, through the page cache.
+    Qcow2,
 }
 
 /// One load.
@@ -57,6 +60,7 @@ impl Load {
             Store::Null => "null",
             Store::Cached => "cached file",
             Store::Direct => "O_DIRECT file",
+            Store::Qcow2 => "cached qcow2",
         };
         let guest = if self.interrupts { "irq" } else { "poll" };
         let polls = if self.host_polls { ", VMM polls" } else { "" };
@@ -121,7 +125,10 @@ fn loads() -> Vec<Load> {
             loads.push(Load { costs: store == Store::Cached && interrupts, ..load });
         }
     }
-    for store in [Store::Cached, Store::Direct] {
+    for (depth, interrupts) in [(1, false), (32, true)] {
+        loads.push(Load::new(Store::Qcow2, Op::Read, depth, interrupts));
+    }
+    for store in [Store::Cached, Store::Direct, Store::Qcow2] {
         loads.push(Load::new(store, Op::Write, 1, false));
         loads.push(Load::new(store, Op::Write, 32, true));
     }
@@ -172,6 +179,22 @@ fn image(lab: &Lab) -> Result<std::path::PathBuf, Error> {
     Ok(path)
 }
 
+/// The same data in an image of qcow2; made at the first call.
+fn qcow2(lab: &Lab) -> Result<std::path::PathBuf, Error> {
+    let (raw, path) = (image(lab)?, lab.dir().join("disk.qcow2"));
+    if path.exists() {
+        return Ok(path);
+    }
+    let program = lab.program(Side::Ours).ok_or_else(|| Error::unexpected("no ringvisor"))?;
+    let mut convert = Command::new(program);
+    convert.args(["img", "convert", "-f", "raw", "-O", "qcow2"]).arg(&raw).arg(&path);
+    let status = convert.status().map_err(|e| Error::io("ringvisor img convert", e))?;
+    if !status.success() {
+        return Err(Error::unexpected(format!("ringvisor img convert: {status}")));
+    }
+    Ok(path)
+}
+
 /// The same machine on both sides, with the best settings of each.
 fn setup(lab: &Lab, side: Side, load: Load) -> Result<Setup, Error> {
     let poll = if load.host_polls { POLL_NS } else { 0 };
@@ -182,6 +205,11 @@ fn setup(lab: &Lab, side: Side, load: Load) -> Result<Setup, Error> {
             let path = image(lab)?;
             let path = path.display();
             format!("file,node-name=d,filename={path},aio=io_uring,cache.direct={direct}")
+        }
+        Store::Qcow2 => {
+            let path = qcow2(lab)?;
+            let path = path.display();
+            format!("qcow2,node-name=d,file.driver=file,file.filename={path},file.aio=io_uring")
         }
     };
     let cpus = lab.cpus();

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 const SUITE: &str = "boot";
 const STARTS: u32 = 20;
+const COLD_STARTS: u32 = 4;
 
 pub(super) fn benches() -> Vec<Bench> {
-    vec![greeting(), first_instruction(), guest()]
+    vec![greeting(), cold_greeting(), first_instruction(), guest()]
 }
 
 fn greeting() -> Bench {
@@ -39,6 +40,33 @@ fn greeting() -> Bench {
         }
         Ok([greetings, replies, ends].map(Measured::Times).into())
     })
+}
+
+/// With nothing of the programs in the page cache.
+fn cold_greeting() -> Bench {
+    let cases = vec![
+        Case::time(SUITE, "cold: process start to QMP greeting", "ms").goal(Side::Peer, 0.15),
+        Case::time(SUITE, "cold: process start to the first reply, machine built", "ms"),
+    ];
+    let bench = Bench::new(cases, |lab, side| {
+        if side == Side::Limit {
+            return Ok(Vec::new());
+        }
+        let [mut greetings, mut replies] = std::array::from_fn(|_| Samples::new());
+        for _ in 0..lab.scaled(COLD_STARTS) {
+            if let Err(error) = host::drop_caches() {
+                let reason = format!("the page cache cannot be emptied: {error}");
+                return Ok(vec![Measured::cannot(&reason); 2]);
+            }
+            let mut vmm = Setup::new(lab.cpus()).start(lab, side)?;
+            vmm.qmp().exchange(b"{\"execute\":\"query-status\"}\n")?;
+            replies.add(vmm.begun.elapsed());
+            greetings.add(vmm.greeted);
+            vmm.quit()?;
+        }
+        Ok([greetings, replies].map(Measured::Times).into())
+    });
+    bench.rounds(2)
 }
 
 /// The shortest a process can take to be started, to run and to be found ended.

@@ -1,4 +1,4 @@
-//! Idle guests: memory, threads, descriptors, start-up time, CPU time.
+//! Idle guests: memory, threads, descriptors, start-up time, CPU time; and memory that comes back.
 
 use crate::case::{Bench, Case, Side};
 use crate::lab::Lab;
@@ -10,9 +10,14 @@ use std::time::{Duration, Instant};
 const SUITE: &str = "density";
 /// How long guests idle while their CPU time is counted.
 const IDLE: Duration = Duration::from_secs(2);
+/// What guests use and give back.
+const USED_MIB: u32 = 16;
+/// Guests with the same in their memory.
+const ALIKE: u32 = 4;
 
 pub(super) fn benches() -> Vec<Bench> {
-    vec![guests(1).rounds(5), guests(10).rounds(3), guests(100).rounds(2)]
+    let alone = guests(1).rounds(5);
+    vec![alone, guests(10).rounds(3), guests(100).rounds(2), given_back(), merged().rounds(2)]
 }
 
 fn guests(count: u32) -> Bench {
@@ -75,6 +80,81 @@ fn measure(lab: &Lab, side: Side, count: u32) -> Result<Vec<Measured>, Error> {
         figures.into_iter().map(|figure| Measured::Value(figure / each)).collect();
     measured.push(Measured::Times(starts));
     Ok(measured)
+}
+
+/// What a guest has used stays the VMM's until it is given back.
+fn given_back() -> Bench {
+    let case = |what: &str| {
+        let name = format!("private memory after a guest has used {USED_MIB} MiB, {what}");
+        Case::less(SUITE, name, "private", "KiB")
+    };
+    let ways = [
+        ("keep", "and kept them"),
+        ("", "and reported them free"),
+        ("inflate", "now in the balloon"),
+    ];
+    let cases = ways.map(|(_, what)| case(what)).into();
+    let bench = Bench::new(cases, move |lab, side| {
+        if side == Side::Limit {
+            return Ok(Vec::new());
+        }
+        let setup = Setup::new(lab.cpus())
+            .args(["-device", "virtio-balloon-pci,free-page-reporting=on"])
+            .kernel(lab.guest(), "");
+        let mut vmm = setup.start(lab, side)?;
+        vmm.wait_console("guest> ")?;
+        let mut measured = Vec::new();
+        for (way, _) in ways {
+            fill(&mut vmm, way)?;
+            measured.push(Measured::Value(host::usage(vmm.pid())?.private_kib));
+        }
+        vmm.quit()?;
+        Ok(measured)
+    });
+    bench.rounds(3)
+}
+
+/// Has the guest fill memory and do with it as it is told.
+fn fill(vmm: &mut Vmm, way: &str) -> Result<(), Error> {
+    vmm.type_in(&format!("balloon mib={USED_MIB} {way}\r"))?;
+    let text = vmm.wait_console("guest> ")?;
+    let done = text.contains(&format!("balloon: {USED_MIB} MiB used"));
+    done.then_some(()).ok_or_else(|| Error::unexpected(format!("the guest said: {text:.300}")))
+}
+
+/// Guests whose memory is alike, on a host that looks for such pages (Linux, admin-guide/mm/ksm.rst).
+fn merged() -> Bench {
+    let name = format!(
+        "proportional memory of each, {ALIKE} guests that use the same {USED_MIB} MiB, KSM"
+    );
+    Bench::new(vec![Case::less(SUITE, name, "PSS", "KiB")], |lab, side| {
+        if side == Side::Limit {
+            return Ok(Vec::new());
+        }
+        let ksm = match host::Ksm::start() {
+            Ok(ksm) => ksm,
+            Err(error) => return Ok(vec![Measured::cannot(&format!("KSM: {error}"))]),
+        };
+        let setup = Setup::new(lab.cpus())
+            .args(["-object", "memory-backend-ram,id=ram,size=256M,merge=on"])
+            .args(["-machine", "memory-backend=ram", "-device"])
+            .args(["virtio-balloon-pci,free-page-reporting=on"])
+            .kernel(lab.guest(), "");
+        let mut vmms = Vec::new();
+        for _ in 0..ALIKE {
+            let mut vmm = setup.start(lab, side)?;
+            vmm.wait_console("guest> ")?;
+            fill(&mut vmm, "keep")?;
+            vmms.push(vmm);
+        }
+        ksm.wait_for_scans(3).map_err(|e| Error::io("KSM", e))?;
+        let mut sum = 0.0;
+        for vmm in &vmms {
+            sum += host::usage(vmm.pid())?.pss_kib;
+        }
+        vmms.into_iter().try_for_each(Vmm::quit)?;
+        Ok(vec![Measured::Value(sum / f64::from(ALIKE))])
+    })
 }
 
 fn cpu_seconds(vmms: &[Vmm]) -> Result<f64, Error> {

@@ -1,6 +1,6 @@
 //! Management sockets: round trips, pipelines, out-of-band commands, many sessions, events.
 
-use super::Spot;
+use super::{Placement, Spot};
 use crate::case::{Bench, Case, Side};
 use crate::limit::echo::Echo;
 use crate::qmp::{Qmp, request};
@@ -43,11 +43,7 @@ fn round_trip(spot: Spot) -> Bench {
         let place = spot.place(lab);
         let rounds = lab.scaled(ROUND_TRIPS);
         if side == Side::Limit {
-            let mut echo = Echo::start(&place)?;
-            host::bind_thread(0, &place.client)?;
-            let samples = try_sample(rounds, || echo.exchange(QUERY, 1))?;
-            echo.stop()?;
-            return Ok(vec![Measured::Times(samples)]);
+            return echoes(&place, rounds, QUERY);
         }
         let mut vmm = Setup::new(&place.server).start(lab, side)?;
         host::bind_thread(0, &place.client)?;
@@ -58,6 +54,15 @@ fn round_trip(spot: Spot) -> Bench {
         let each = used * 1e6 / f64::from(rounds + rounds / 10);
         Ok(vec![Measured::Times(samples), Measured::Value(each)])
     })
+}
+
+/// The least that an exchange takes: the same bytes through a server that does nothing with them.
+fn echoes(place: &Placement, rounds: u32, bytes: &[u8]) -> Result<Vec<Measured>, Error> {
+    let mut echo = Echo::start(place)?;
+    host::bind_thread(0, &place.client)?;
+    let samples = try_sample(rounds, || echo.exchange(bytes, 1))?;
+    echo.stop()?;
+    Ok(vec![Measured::Times(samples)])
 }
 
 fn pipelined(spot: Spot) -> Bench {
@@ -107,10 +112,15 @@ fn out_of_band(spot: Spot, busy: bool) -> Bench {
     let name = format!("out-of-band command, {state}, {}", spot.name());
     let case = Case::time(SUITE, name, "us").goal(Side::Peer, 0.2);
     Bench::new(vec![case], move |lab, side| {
-        if side == Side::Limit {
-            return Ok(Vec::new());
-        }
         let place = spot.place(lab);
+        if side == Side::Limit {
+            // A loop that is busy has no bare counterpart.
+            return if busy {
+                Ok(Vec::new())
+            } else {
+                echoes(&place, lab.scaled(2000), out_of_band_request(side))
+            };
+        }
         let mut vmm = Setup::new(&place.server).monitors(2).start(lab, side)?;
         let load = busy.then(|| Load::start(vmm.take_others(), &[b"query-qmp-schema"]));
         host::bind_thread(0, &place.client)?;

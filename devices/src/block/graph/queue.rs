@@ -257,11 +257,21 @@ impl DiskQueue for BackendQueue {
     }
 
     fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
-        self.update_limits();
-        while let Poll::Ready((slot, request)) = self.limiter.poll_next(false, cx) {
-            self.admit(slot, request);
+        loop {
+            self.update_limits();
+            while let Poll::Ready((slot, request)) = self.limiter.poll_next(false, cx) {
+                self.admit(slot, request);
+            }
+            if let Poll::Ready(done) = self.poll_admitted(cx) {
+                return Poll::Ready(done);
+            }
+            self.refresh(None);
+            self.watch(cx.waker());
+            // What changes from now on wakes; what has changed since it was looked at does not.
+            if !self.is_behind() {
+                return Poll::Pending;
+            }
         }
-        self.poll_admitted(cx)
     }
 
     fn in_flight(&self) -> usize {
@@ -271,11 +281,7 @@ impl DiskQueue for BackendQueue {
 
     /// An idle one too, when what is below it or its limits have changed.
     fn needs_poll(&self) -> bool {
-        self.in_flight() > 0
-            || self.watching.is_none()
-            || self.backend.generation() != self.generation
-            || self.backend.throttle_version() != self.throttle_version
-            || self.backend.errors.retries() != self.retries
+        self.in_flight() > 0 || self.watching.is_none() || self.is_behind()
     }
 
     fn abort(&mut self) {
@@ -288,6 +294,14 @@ impl DiskQueue for BackendQueue {
 }
 
 impl BackendQueue {
+    /// Whether something has changed that can be gone over to at once.
+    fn is_behind(&self) -> bool {
+        let other_root = self.backend.generation() != self.generation;
+        other_root && self.inner.in_flight() == 0
+            || self.backend.throttle_version() != self.throttle_version
+            || self.backend.errors.retries() != self.retries
+    }
+
     /// Goes over to the present limits, if they are others.
     fn update_limits(&mut self) {
         let version = self.backend.throttle_version();
@@ -312,25 +326,16 @@ impl BackendQueue {
         if let Some(slot) = self.given_up.pop() {
             return Poll::Ready(Done { slot, result: Err(libc::ECANCELED) });
         }
-        loop {
-            self.update_retries();
-            if !self.held.is_empty() {
-                self.release(cx.waker());
-            }
-            while let Poll::Ready(done) = self.inner.poll_done(cx) {
-                if let Some(done) = self.judged(done) {
-                    return Poll::Ready(done);
-                }
-            }
-            self.watch(cx.waker());
-            if self.backend.generation() != self.generation {
-                self.refresh(None);
-                self.watch(cx.waker());
-            }
-            if self.backend.errors.retries() == self.retries {
-                return Poll::Pending;
+        self.update_retries();
+        if !self.held.is_empty() {
+            self.release(cx.waker());
+        }
+        while let Poll::Ready(done) = self.inner.poll_done(cx) {
+            if let Some(done) = self.judged(done) {
+                return Poll::Ready(done);
             }
         }
+        Poll::Pending
     }
 }
 

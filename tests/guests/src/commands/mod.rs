@@ -7,6 +7,7 @@
 
 mod args;
 mod badq;
+mod balloon;
 mod batch;
 mod bench;
 mod check;
@@ -98,6 +99,12 @@ static COMMANDS: &[Command] = &[
         run: hotplug::run,
     },
     Command {
+        name: "balloon",
+        arguments: "[mib=N] [inflate|keep]",
+        help: "fill memory, then report it as free, or give it to the balloon, or keep it",
+        run: balloon::run,
+    },
+    Command {
         name: "wild",
         arguments: "[disk=N]",
         help: "nonsense in configuration space and registers, then put right",
@@ -159,6 +166,10 @@ pub(crate) enum CommandError<'a> {
     NoHost(u64),
     /// A SCSI host failed.
     Host(u64, DiskError),
+    /// There is no balloon that pages can be reported to.
+    NoBalloon,
+    /// The balloon failed.
+    Balloon(DiskError),
     /// Nothing tells the TSC's frequency.
     NoFrequency,
     /// The machine did not do what ends it.
@@ -174,6 +185,8 @@ impl fmt::Display for CommandError<'_> {
             Self::Disk(number, error) => write!(f, "disk{number}: {error}"),
             Self::NoHost(number) => write!(f, "no virtio-scsi host {number}: lspci lists devices"),
             Self::Host(number, error) => write!(f, "host{number}: {error}"),
+            Self::NoBalloon => write!(f, "no virtio-balloon: lspci lists devices"),
+            Self::Balloon(error) => write!(f, "balloon: {error}"),
             Self::NoFrequency => write!(f, "TSC frequency unknown: give tsc_khz=N first"),
             Self::StillHere => write!(f, "the machine goes on regardless"),
         }

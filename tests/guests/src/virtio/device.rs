@@ -16,6 +16,7 @@ const VENDOR_CAPABILITY: u8 = 0x09;
 /// Device types, as the identifier from 0x1040 on counts them.
 pub(crate) const TYPE_NET: u16 = 1;
 pub(crate) const TYPE_BLOCK: u16 = 2;
+pub(crate) const TYPE_BALLOON: u16 = 5;
 pub(crate) const TYPE_SCSI: u16 = 8;
 
 const COMMON_LEN: usize = 56;

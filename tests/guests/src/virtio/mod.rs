@@ -1,6 +1,7 @@
-//! virtio 1.x over PCI: the transport, split virtqueues, drivers of the block device, of the SCSI host
-//! and of the network device.
+//! virtio 1.x over PCI: the transport, split virtqueues, drivers of the block device, of the SCSI host,
+//! of the network device and of the memory balloon.
 
+pub(crate) mod balloon;
 pub(crate) mod blk;
 pub(crate) mod device;
 pub(crate) mod net;
@@ -10,6 +11,10 @@ pub(crate) mod scsi;
 
 /// Feature bits (virtio 1.3, sections 5.2.3 and 6).
 pub(crate) mod feature {
+    /// Balloon: there is a queue for statistics.
+    pub const BALLOON_STATS: u64 = 1 << 1;
+    /// Balloon: free pages may be reported.
+    pub const BALLOON_REPORTING: u64 = 1 << 5;
     /// SCSI: units that come and go are told.
     pub const SCSI_HOTPLUG: u64 = 1 << 1;
     /// Network: the device has an address.

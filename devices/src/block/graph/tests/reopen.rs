@@ -1,15 +1,23 @@
 //! Other options for nodes in use.
 
+use super::super::backend::Backend;
+use super::super::drivers::Driver;
+use super::super::node::Node;
 use super::super::{BlockGraph, Options};
 use super::requests::{done, in_main, on_core, ram, submit};
 use super::{add, device, file, image, is_free, options, raw, text};
-use crate::block::{Disk, Request};
+use crate::block::{Disk, DiskError, DiskInfo, DiskQueue, Request};
+use crate::error::CommandError;
 use crate::virtio::testing::on_reactors;
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use std::fs::File;
+use std::future::ready;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
-use vm_memory::{Bytes, GuestAddress};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Waker};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 async fn reopen(graph: &BlockGraph, list: Value) -> String {
     let Value::Array(list) = list else { panic!("an array") };
@@ -232,6 +240,95 @@ fn a_child_is_changed_under_requests() {
         let mut found = [0; 1];
         File::open(&b).unwrap().read_exact_at(&mut found, 4096 + 512).unwrap();
         assert_eq!(found, [9]);
+    });
+}
+
+/// What is below `backend` changes once more while a queue goes over to this.
+struct Changing {
+    below: Arc<Node>,
+    backend: Weak<Backend>,
+    changed: AtomicBool,
+}
+
+impl Disk for Changing {
+    fn name(&self) -> &str {
+        self.below.name()
+    }
+
+    fn size(&self) -> u64 {
+        self.below.size()
+    }
+
+    fn info(&self) -> DiskInfo {
+        self.below.info()
+    }
+
+    fn queue(
+        &self,
+        ram: &Arc<GuestMemoryMmap<()>>,
+        slots: usize,
+        segments: usize,
+    ) -> std::io::Result<Box<dyn DiskQueue>> {
+        if !self.changed.swap(true, Ordering::Relaxed) {
+            self.backend.upgrade().unwrap().renew();
+        }
+        self.below.queue(ram, slots, segments)
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<(), DiskError>> {
+        self.below.flush()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), DiskError>> {
+        Box::pin(ready(Ok(())))
+    }
+}
+
+impl Driver for Changing {
+    fn filename(&self) -> String {
+        "changing".to_owned()
+    }
+
+    fn allocated(&self) -> Option<u64> {
+        None
+    }
+
+    fn resize(&self, size: u64) -> BoxFuture<'_, Result<(), CommandError>> {
+        self.below.resize(size)
+    }
+}
+
+fn changes_twice(backend: &Arc<Backend>, below: &Arc<Node>) {
+    let mut queue = backend.queue(&ram(), 1, 1).unwrap();
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(queue.poll_done(&mut cx).is_pending());
+    let changing = Changing {
+        below: Arc::clone(below),
+        backend: Arc::downgrade(backend),
+        changed: AtomicBool::new(false),
+    };
+    let options = options(json!({"driver": "null-co", "node-name": "changing"}));
+    let node = Node::new("changing".to_owned(), Arc::new(changing), options, Vec::new());
+    backend.set_root(Some(node));
+    assert!(queue.needs_poll());
+    assert!(queue.poll_done(&mut cx).is_pending());
+    assert!(!queue.needs_poll(), "nobody wakes it for what came meanwhile");
+}
+
+/// A change that came while a queue went over to the one before was not noticed, and what the queue had
+/// then was never closed: the command that had changed it waited for ever.
+#[test]
+fn an_idle_queue_notices_changes_that_come_close_together() {
+    on_reactors(1, |reactors| async move {
+        let graph = BlockGraph::new(&reactors);
+        let image = image(1 << 20);
+        add(&graph, file("f", &image)).await.unwrap();
+        let backend = graph.claim("f", &device("d0")).unwrap().unwrap();
+        let below = backend.root().unwrap();
+        changes_twice(&backend, &below);
+        backend.set_root(Some(below));
+        graph.release(&backend).await;
+        graph.delete("f").await.unwrap();
     });
 }
 
