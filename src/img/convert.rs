@@ -1,7 +1,7 @@
 //! `convert`: an image's content into another image.
 
 use super::arguments::{Arguments, FormatOptions, Option_, size};
-use super::create::New;
+use super::create::{make, parse};
 use super::extents::Layers;
 use super::image::{Access, Images};
 use super::output::Progress;
@@ -56,7 +56,7 @@ pub(super) async fn run(args: Arguments) -> Result<u8, String> {
         if options.take("backing_file").is_some() {
             return Err("the target is a whole image; a backing file is not supported".to_owned());
         }
-        New::parse(format, options, bytes, None)?.create(target).await?;
+        make(target, parse(format, options, bytes, None)?).await?;
     } else if args.has("target-options") {
         return Err("-o has no effect with -n".to_owned());
     }

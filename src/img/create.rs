@@ -1,11 +1,10 @@
 //! `create`: a new image.
 
 use super::arguments::{Arguments, FormatOptions, Option_, size};
-use super::image::{Access, Image, Images};
-use devices::block::graph::{NewQcow2, Preallocation};
-use reactor::io as rio;
+use super::image::{Access, Images};
+use devices::block::graph::{NewImage, NewQcow2, Preallocation};
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub(super) const OPTIONS: &[Option_] = &[
     Option_('q', "quiet", false),
@@ -22,13 +21,6 @@ const MODES: [(&str, Preallocation); 4] = [
     ("falloc", Preallocation::Falloc),
     ("full", Preallocation::Full),
 ];
-const ZEROES: u64 = 1 << 20;
-
-/// An image to be made.
-pub(super) enum New {
-    Raw { size: u64, preallocation: Preallocation },
-    Qcow2(NewQcow2),
-}
 
 pub(super) fn preallocation(text: &str) -> Result<Preallocation, String> {
     let mode = MODES.iter().find(|(name, _)| *name == text).map(|(_, mode)| *mode);
@@ -66,12 +58,12 @@ pub(super) async fn run(args: Arguments) -> Result<u8, String> {
         bytes = bytes.or(Some(found));
     }
     let bytes = bytes.ok_or_else(|| failed("Image creation needs a size parameter".to_owned()))?;
-    let new = New::parse(args.value("format").unwrap_or("raw"), options, bytes, backing);
+    let new = parse(args.value("format").unwrap_or("raw"), options, bytes, backing);
     let new = new.map_err(failed)?;
     if !args.has("quiet") {
-        println!("{}", new.describe(path));
+        println!("{}", describe(&new, path));
     }
-    new.create(path).await.map_err(failed)?;
+    make(path, new).await.map_err(failed)?;
     Ok(0)
 }
 
@@ -87,88 +79,69 @@ async fn size_of(image: &str, name: &str, format: &str) -> Result<u64, String> {
     Ok(size)
 }
 
-impl New {
-    pub(super) fn parse(
-        format: &str,
-        mut options: FormatOptions,
-        size: u64,
-        backing: Option<(String, String)>,
-    ) -> Result<Self, String> {
-        let size = size.next_multiple_of(512);
-        let mode = options.take("preallocation").map(|text| preallocation(&text)).transpose()?;
-        let mode = mode.unwrap_or_default();
-        let new = match format {
-            "raw" if backing.is_some() => {
-                return Err("Backing file not supported for file format 'raw'".to_owned());
-            }
-            "raw" if mode == Preallocation::Metadata => {
-                let text = "Parameter 'preallocation' does not accept value 'metadata'";
-                return Err(text.to_owned());
-            }
-            "raw" => Self::Raw { size, preallocation: mode },
-            "qcow2" => Self::Qcow2(qcow2(&mut options, size, backing, mode)?),
-            "vmdk" => return Err("vmdk images can only be read here".to_owned()),
-            other => return Err(format!("Unknown file format '{other}'")),
-        };
-        options.finish()?;
-        Ok(new)
-    }
-
-    /// The line that qemu-img prints.
-    fn describe(&self, path: &str) -> String {
-        let mut text = format!("Formatting '{path}', ");
-        // Nothing fails where memory is written to.
-        let _ = match self {
-            Self::Raw { size, preallocation: Preallocation::Off } => {
-                write!(text, "fmt=raw size={size}")
-            }
-            Self::Raw { size, preallocation } => {
-                write!(text, "fmt=raw size={size} preallocation={}", mode_name(*preallocation))
-            }
-            Self::Qcow2(new) => {
-                let mode = match new.preallocation {
-                    Preallocation::Off => String::new(),
-                    mode => format!(" preallocation={}", mode_name(mode)),
-                };
-                let backing = new.backing.as_ref().map_or(String::new(), |(name, format)| {
-                    format!(" backing_file={name} backing_fmt={format}")
-                });
-                write!(
-                    text,
-                    "fmt=qcow2 cluster_size={} extended_l2=off{mode} compression_type=zlib \
-                     size={}{backing} lazy_refcounts=off refcount_bits={}",
-                    new.cluster_size, new.size, new.refcount_bits
-                )
-            }
-        };
-        text
-    }
-
-    /// Makes the image; what was at `path` is lost, unless somebody uses it.
-    pub(super) async fn create(self, path: &str) -> Result<(), String> {
-        let refused =
-            |error| format!("Could not create '{path}': {}", devices::text::system_error(&error));
-        let flags = libc::O_CREAT | libc::O_RDWR | libc::O_CLOEXEC;
-        let file = rio::openat(&PathBuf::from(path), flags, 0o644).await.map_err(refused)?;
-        rio::close(file).await.map_err(refused)?;
-        let mut images = Images::new()?;
-        let image = images.open_file(path).await?;
-        let made = self.fill(&image).await;
-        images.close().await?;
-        made
-    }
-
-    async fn fill(self, image: &Image) -> Result<(), String> {
-        let failed = |error: std::io::Error| devices::text::system_error(&error);
-        image.content.resize(0).await.map_err(failed)?;
-        match self {
-            Self::Raw { size, preallocation } => {
-                image.content.resize(size).await.map_err(failed)?;
-                preallocate(image, 0, size, preallocation).await
-            }
-            Self::Qcow2(new) => new.create(&image.node).await.map_err(|error| error.text),
+/// The image that options ask for.
+pub(super) fn parse(
+    format: &str,
+    mut options: FormatOptions,
+    size: u64,
+    backing: Option<(String, String)>,
+) -> Result<NewImage, String> {
+    let size = size.next_multiple_of(512);
+    let mode = options.take("preallocation").map(|text| preallocation(&text)).transpose()?;
+    let mode = mode.unwrap_or_default();
+    let new = match format {
+        "raw" if backing.is_some() => {
+            return Err("Backing file not supported for file format 'raw'".to_owned());
         }
-    }
+        "raw" if mode == Preallocation::Metadata => {
+            let text = "Parameter 'preallocation' does not accept value 'metadata'";
+            return Err(text.to_owned());
+        }
+        "raw" => NewImage::Raw { size, preallocation: mode },
+        "qcow2" => NewImage::Qcow2(qcow2(&mut options, size, backing, mode)?),
+        "vmdk" => return Err("vmdk images can only be read here".to_owned()),
+        other => return Err(format!("Unknown file format '{other}'")),
+    };
+    options.finish()?;
+    Ok(new)
+}
+
+/// The line that qemu-img prints.
+fn describe(new: &NewImage, path: &str) -> String {
+    let mut text = format!("Formatting '{path}', ");
+    // Nothing fails where memory is written to.
+    let _ = match new {
+        NewImage::Raw { size, preallocation: Preallocation::Off } => {
+            write!(text, "fmt=raw size={size}")
+        }
+        NewImage::Raw { size, preallocation } => {
+            write!(text, "fmt=raw size={size} preallocation={}", mode_name(*preallocation))
+        }
+        NewImage::Qcow2(new) => {
+            let mode = match new.preallocation {
+                Preallocation::Off => String::new(),
+                mode => format!(" preallocation={}", mode_name(mode)),
+            };
+            let backing = new.backing.as_ref().map_or(String::new(), |(name, format)| {
+                format!(" backing_file={name} backing_fmt={format}")
+            });
+            write!(
+                text,
+                "fmt=qcow2 cluster_size={} extended_l2=off{mode} compression_type=zlib \
+                 size={}{backing} lazy_refcounts=off refcount_bits={}",
+                new.cluster_size, new.size, new.refcount_bits
+            )
+        }
+    };
+    text
+}
+
+/// Makes an image; what was at `path` is lost, unless somebody uses it.
+pub(super) async fn make(path: &str, new: NewImage) -> Result<(), String> {
+    let images = Images::new()?;
+    let made = images.create(path, new).await;
+    images.close().await?;
+    made
 }
 
 fn qcow2(
@@ -196,30 +169,4 @@ fn qcow2(
     options.only("compression_type", &["zlib"])?;
     let (cluster_size, refcount_bits) = (cluster_size as u32, refcount_bits as u32);
     Ok(NewQcow2 { size, cluster_size, refcount_bits, backing, preallocation })
-}
-
-/// Has the host give space to what a raw image has got, from `before` to `size`.
-pub(super) async fn preallocate(
-    image: &Image,
-    before: u64,
-    size: u64,
-    mode: Preallocation,
-) -> Result<(), String> {
-    let failed = |error: std::io::Error| devices::text::system_error(&error);
-    let mut at = before;
-    match mode {
-        Preallocation::Falloc if size > before => {
-            let zeroed = image.content.write_zeroes(before, size - before, false).await;
-            zeroed.map_err(failed)?;
-        }
-        Preallocation::Off | Preallocation::Metadata | Preallocation::Falloc => {}
-        Preallocation::Full => {
-            while at < size {
-                let n = (size - at).min(ZEROES);
-                image.content.write(at, vec![0; n as usize]).await.map_err(failed)?;
-                at += n;
-            }
-        }
-    }
-    Ok(())
 }

@@ -1,10 +1,11 @@
 //! Opening images: as drives of a block graph that has no machine.
 
 use super::arguments::Arguments;
-use devices::block::graph::{BlockGraph, Content, DriveOptions, DriverOptions, Node, Options};
+use devices::block::graph::{BlockGraph, Content, DriveOptions, NewImage, Node};
 use devices::error::CommandError;
 use reactor::Reactors;
 use std::cell::RefCell;
+use std::path::Path;
 use std::sync::Arc;
 
 thread_local! {
@@ -71,13 +72,10 @@ impl Images {
         self.opened(&id, path)
     }
 
-    /// Opens a file as it is, to be written.
-    pub(super) async fn open_file(&mut self, path: &str) -> Result<Image, String> {
-        let driver = DriverOptions::File { filename: path.into(), locking: true, device: false };
-        let id = self.id();
-        let added = self.graph.add_drive(&id, Some(Options::new(driver)), true).await;
-        added.map_err(|error| could_not_open(path, &error.text))?;
-        self.opened(&id, path)
+    /// Makes an image.
+    pub(super) async fn create(&self, path: &str, new: NewImage) -> Result<(), String> {
+        let made = self.graph.create(Path::new(path), new).await;
+        made.map_err(|error| error.text)
     }
 
     fn id(&mut self) -> String {

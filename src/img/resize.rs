@@ -1,7 +1,7 @@
 //! `resize`: another size.
 
 use super::arguments::{Arguments, Option_, size};
-use super::create::{preallocate, preallocation};
+use super::create::preallocation;
 use super::image::{Access, Images};
 use devices::block::graph::Preallocation;
 
@@ -34,7 +34,8 @@ pub(super) async fn run(args: Arguments) -> Result<u8, String> {
         }
         Ok(size) => {
             images.resize(&image, size).await?;
-            preallocate(&image, before, size, mode).await
+            let allocated = image.content.preallocate(before, size, mode).await;
+            allocated.map_err(|error| devices::text::system_error(&error))
         }
         Err(error) => Err(error),
     };

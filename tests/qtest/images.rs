@@ -133,6 +133,18 @@ fn the_monitor_tells_of_chains_and_snapshots() {
         (&base["snapshots"][0]["name"], &base["snapshots"][0]["id"]),
         (&json!("before"), &json!("1"))
     );
+    let specific = json!({"compat": "1.1", "compression-type": "zlib", "lazy-refcounts": false,
+        "refcount-bits": 16, "corrupt": false, "extended-l2": false});
+    for image in [image, base] {
+        assert_eq!(image["format-specific"], json!({"type": "qcow2", "data": specific}));
+    }
+    let flat = qmp.execute_with("query-named-block-nodes", json!({"flat": true}));
+    for node in flat.as_array().unwrap() {
+        assert_eq!(
+            (&node["backing_file_depth"], &node["image"]["backing-image"]),
+            (&json!(0), &Value::Null)
+        );
+    }
     let _ = qmp.execute_with("block_resize", json!({"node-name": "top", "size": 2 * SIZE}));
     let _ = qmp.execute_with("blockdev-del", json!({"node-name": "top"}));
     assert_eq!(qmp.execute("query-named-block-nodes"), json!([]));
@@ -143,7 +155,7 @@ fn the_monitor_tells_of_chains_and_snapshots() {
     let _ = qmp.execute_with("blockdev-add", add("base", json!({"read-only": true})));
     let _ = qmp.execute_with("blockdev-add", add("top", json!({"backing": "base"})));
     let used = qmp.execute_raw("blockdev-del", json!({"node-name": "base"}));
-    assert_eq!(used["error"]["desc"], "Block device base is in use");
+    assert_eq!(used["error"]["desc"], "Node 'base' is busy: node is used as backing hd of 'top'");
     let _ = qmp.execute_with("blockdev-del", json!({"node-name": "top"}));
     let _ = qmp.execute_with("blockdev-del", json!({"node-name": "base"}));
     qemu_img(&dir, &["check", "top"]);
@@ -166,4 +178,83 @@ fn an_image_that_was_taken_for_raw_stays_raw() {
     assert_eq!(disk.any(&mut m, FLUSH), OK);
     let bytes = std::fs::read(dir.path().join("disk")).unwrap();
     assert_eq!((&bytes[..8], &bytes[4096..4100]), (&b"harmless"[..], &b"QFI\xfb"[..]));
+}
+
+/// A guest writes, an image is put over its disk, the guest writes on, and so on: each image keeps what
+/// was there when the next one came, and the monitor tells of the chain.
+#[test]
+fn snapshots_are_taken_of_a_running_guest() {
+    let dir = tempfile::tempdir().unwrap();
+    qemu_img(&dir, &["create", "-f", "qcow2", "0", "4M"]);
+    let drive = format!("file={},format=qcow2,if=none,id=d", path(&dir, "0"));
+    let (mut m, mut disk) = with_drive(&drive, VERSION_1);
+    let qmp = &mut m.qmp();
+    let mut expected = vec![vec![0; SIZE as usize]];
+    for n in 1..=4u8 {
+        fill(&mut m, &disk, 4096, n);
+        assert_eq!(disk.request(&mut m, OUT, u64::from(n), 4096).0, OK);
+        let mut data = expected.last().unwrap().clone();
+        data[usize::from(n) * 512..][..4096].fill(n);
+        expected.push(data);
+        let file = path(&dir, &n.to_string());
+        let reply = match n {
+            1 => qmp.execute_with(
+                "blockdev-snapshot-sync",
+                json!({"device": "d", "snapshot-file": file}),
+            ),
+            2 => {
+                let line = format!("snapshot_blkdev d {file}");
+                qmp.execute_with("human-monitor-command", json!({"command-line": line}))
+            }
+            3 => {
+                // One that is there: what it says to be behind it is not looked at.
+                qemu_img(&dir, &["create", "-f", "qcow2", "-b", "2", "-F", "qcow2", "3"]);
+                let asked = json!({"device": "d", "snapshot-file": file, "mode": "existing",
+                    "snapshot-node-name": "three"});
+                qmp.execute_with("blockdev-snapshot-sync", asked)
+            }
+            _ => {
+                qemu_img(&dir, &["create", "-f", "qcow2", "-b", "3", "-F", "qcow2", "4"]);
+                let below = json!({"driver": "file", "filename": file});
+                let over =
+                    json!({"driver": "qcow2", "node-name": "four", "file": below, "backing": null});
+                let _ = qmp.execute_with("blockdev-add", over);
+                let asked = json!({"node": "three", "overlay": "four"});
+                qmp.execute_with("blockdev-snapshot", asked)
+            }
+        };
+        assert!(reply == json!({}) || reply == json!(""), "{reply}");
+        // What was there is read through the chain.
+        assert_eq!(disk.request(&mut m, IN, u64::from(n), 4096).0, OK);
+        assert_eq!(m.read(disk.data, 4096), [n; 4096]);
+    }
+    fill(&mut m, &disk, 4096, 5);
+    assert_eq!(disk.request(&mut m, OUT, 5, 4096).0, OK);
+    assert_eq!(disk.any(&mut m, FLUSH), OK);
+    let mut last = expected.pop().unwrap();
+    expected.push(last.clone());
+    last[5 * 512..][..4096].fill(5);
+    expected.push(last);
+    let inserted = &qmp.execute("query-block")[0]["inserted"];
+    assert_eq!(
+        (&inserted["node-name"], &inserted["backing_file_depth"], &inserted["ro"]),
+        (&json!("four"), &json!(4), &json!(false))
+    );
+    let mut image = &inserted["image"];
+    for n in (0..=4).rev() {
+        assert_eq!(image["filename"], json!(path(&dir, &n.to_string())));
+        image = &image["backing-image"];
+    }
+    m.signal(libc::SIGTERM);
+    assert_eq!(m.finish(), 0);
+    for (n, expected) in expected.iter().skip(1).enumerate() {
+        holds(&dir, &n.to_string(), expected);
+    }
+}
+
+/// Whether an image is in order and holds these bytes.
+fn holds(dir: &TempDir, name: &str, bytes: &[u8]) {
+    std::fs::write(dir.path().join("expected"), bytes).unwrap();
+    qemu_img(dir, &["check", "-f", "qcow2", name]);
+    qemu_img(dir, &["compare", "-f", "raw", "-F", "qcow2", "expected", name]);
 }

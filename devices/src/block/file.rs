@@ -113,6 +113,20 @@ impl FileDisk {
         Ok(files.buffered.unwrap_or(files.file))
     }
 
+    /// The image has been changed, past the queues.
+    pub(super) fn changed(&self) -> io::Result<()> {
+        self.files()?.written.note(0);
+        Ok(())
+    }
+
+    /// Makes what was written stable.
+    pub(super) async fn sync(&self) -> io::Result<()> {
+        let Some(syncing) = self.files()?.written.begin() else { return Ok(()) };
+        rio::fdatasync(&self.buffered()?).await?;
+        syncing.succeeded();
+        Ok(())
+    }
+
     /// The image has been written up to `end`.
     pub(super) fn grown(&self, end: u64) {
         self.size.fetch_max(end, Ordering::Relaxed);
@@ -120,7 +134,9 @@ impl FileDisk {
 
     /// Changes the size of the image.
     pub(super) async fn resize(&self, size: u64) -> io::Result<()> {
-        rio::ftruncate(&self.files()?.file, size).await?;
+        let resized = rio::ftruncate(&self.files()?.file, size).await;
+        self.changed()?;
+        resized?;
         self.size.store(size, Ordering::Relaxed);
         Ok(())
     }
@@ -185,7 +201,10 @@ impl Disk for FileDisk {
     fn flush(&self) -> BoxFuture<'_, Result<(), DiskError>> {
         Box::pin(async {
             let files = self.files().map_err(|source| self.error("flush", source))?;
-            rio::fdatasync(&files.file).await.map_err(|source| self.error("flush", source))
+            let Some(syncing) = files.written.begin() else { return Ok(()) };
+            rio::fdatasync(&files.file).await.map_err(|source| self.error("flush", source))?;
+            syncing.succeeded();
+            Ok(())
         })
     }
 

@@ -18,6 +18,7 @@ mod scratch;
 mod segments;
 #[cfg(test)]
 mod tests;
+mod written;
 mod zero;
 
 pub use error::{DiskError, OpenError};

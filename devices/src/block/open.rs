@@ -84,7 +84,9 @@ pub(super) async fn open_any_size(
             .then_some(attributes.stx_blksize.max(SECTOR as u32)),
     };
     let no_flush = options.cache.no_flush;
-    let files = RawFiles { file, buffered, direct, discard: options.discard, no_flush };
+    let discard = options.discard;
+    let written = Arc::default();
+    let files = RawFiles { file, buffered, direct, discard, no_flush, written };
     let name = format!("image '{}'", path.display());
     let claim = if options.locking { claim_of(options) } else { Claim::NONE };
     let disk = Arc::new(FileDisk::new(name, files, size, info, claim).with_set(from));

@@ -14,6 +14,7 @@ use super::bounce::{Bounce, BouncePool};
 use super::file::User;
 use super::options::Discard;
 use super::segments::{SegmentTable, Segments};
+use super::written::{Syncing, Written};
 use super::{DiskQueue, Done, Request};
 use reactor::{Completion, Fd, FixedFile, OpGroup, Target};
 use std::collections::VecDeque;
@@ -45,6 +46,8 @@ pub(super) struct RawFiles {
     pub(super) direct: Option<DirectAlign>,
     pub(super) discard: Discard,
     pub(super) no_flush: bool,
+    /// What flushes go by; the same for all who have the file open by these descriptors.
+    pub(super) written: Arc<Written>,
 }
 
 /// A file as the queue's ring knows it.
@@ -94,6 +97,7 @@ struct Slot {
     /// A transfer that goes through a buffer: whatever its alignment, once in one always in one.
     bounced: bool,
     bounce: Option<Rc<Bounce>>,
+    syncing: Option<Syncing>,
 }
 
 impl Slot {
@@ -108,6 +112,7 @@ impl Slot {
             retries: 0,
             bounced: false,
             bounce: None,
+            syncing: None,
         }
     }
 }
@@ -123,6 +128,9 @@ pub(super) struct RawQueue {
     direct: Option<DirectAlign>,
     discard: Discard,
     no_flush: bool,
+    written: Arc<Written>,
+    /// Its own among those of `written`.
+    place: usize,
     unmap: unmap::Abilities,
     pool: BouncePool,
     /// Slots that wait for a bounce buffer.
@@ -160,6 +168,8 @@ impl RawQueue {
             direct: files.direct,
             discard: files.discard,
             no_flush: files.no_flush,
+            place: files.written.place(),
+            written: Arc::clone(&files.written),
             unmap: unmap::Abilities::default(),
             pool: BouncePool::default(),
             waiting: VecDeque::new(),
@@ -174,6 +184,11 @@ impl RawQueue {
         let state = &mut self.slots[slot];
         state.step = Step::Idle;
         let bounce = state.bounce.take();
+        if let Some(syncing) = state.syncing.take()
+            && result.is_ok()
+        {
+            syncing.succeeded();
+        }
         self.finished.push_back(Done { slot, result });
         if let Some(bounce) = bounce {
             self.release(bounce);
@@ -184,6 +199,16 @@ impl RawQueue {
         if self.no_flush {
             return self.finish(slot, Ok(()));
         }
+        match self.written.begin() {
+            None => self.finish(slot, Ok(())),
+            syncing => {
+                self.slots[slot].syncing = syncing;
+                self.sync(slot);
+            }
+        }
+    }
+
+    fn sync(&mut self, slot: usize) {
         self.slots[slot].step = Step::Sync;
         self.group.fdatasync(self.main.target(), slot as u64);
     }
@@ -201,6 +226,15 @@ impl RawQueue {
     /// The kernel has answered the step of `slot` with `result`: a count, or a negative errno.
     fn completed(&mut self, slot: usize, result: i32) {
         let step = self.slots[slot].step;
+        // A part of what failed may have been done.
+        let changes = match step {
+            Step::Transfer => self.slots[slot].write,
+            Step::Discard | Step::Zero(_) => true,
+            Step::Sync | Step::Idle => false,
+        };
+        if changes {
+            self.written.note(self.place);
+        }
         match errno_of(result) {
             None => {}
             Some(libc::EINTR | libc::EAGAIN) if self.may_retry(slot) => {
@@ -226,7 +260,7 @@ impl RawQueue {
     fn repeat(&mut self, slot: usize, step: Step) {
         match step {
             Step::Transfer => self.transfer(slot),
-            Step::Sync => self.flush(slot),
+            Step::Sync => self.sync(slot),
             Step::Discard => self.punch_discard(slot),
             Step::Zero(method) => self.zero(slot, method),
             Step::Idle => unreachable!("an idle slot has nothing in flight"),
@@ -339,6 +373,7 @@ mod tests {
                 direct: None,
                 discard: Discard::Ignore,
                 no_flush: false,
+                written: Arc::default(),
             };
             let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 4096)]).unwrap();
             let mut queue = RawQueue::new(&files, &Arc::new(ram), 1, 1);
@@ -353,6 +388,61 @@ mod tests {
                 queue.completed(0, -errno);
                 let done = poll_fn(|cx| queue.poll_done(cx)).await;
                 assert_eq!(done, Done { slot: 0, result: Err(errno) });
+            }
+        });
+    }
+
+    async fn done(queue: &mut RawQueue) -> Result<(), i32> {
+        poll_fn(|cx| queue.poll_done(cx)).await.result
+    }
+
+    /// Whether a flush goes to the storage.
+    async fn syncs(queue: &mut RawQueue) -> bool {
+        queue.submit(0, Request::Flush);
+        let goes = queue.finished.is_empty();
+        assert_eq!(done(queue).await, Ok(()));
+        goes
+    }
+
+    #[test]
+    fn a_flush_with_nothing_to_make_stable_does_not_go_to_the_storage() {
+        on_core(|_| async {
+            let image = tempfile::tempfile().unwrap();
+            image.set_len(1 << 20).unwrap();
+            let files = RawFiles {
+                file: Fd::from(std::os::fd::OwnedFd::from(image)),
+                buffered: None,
+                direct: None,
+                discard: Discard::Unmap,
+                no_flush: false,
+                written: Arc::default(),
+            };
+            let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 4096)]).unwrap();
+            let ram = Arc::new(ram);
+            let (mut first, mut second) =
+                (RawQueue::new(&files, &ram, 1, 1), RawQueue::new(&files, &ram, 1, 1));
+            assert!(syncs(&mut first).await, "what was before is not known to be stable");
+            for (request, data, changes) in [
+                (Request::Read { offset: 0 }, 512, false),
+                (Request::Write { offset: 0, stable: false }, 512, true),
+                (Request::Discard { offset: 0, len: 4096 }, 0, true),
+                (
+                    Request::WriteZeroes { offset: 0, len: 4096, unmap: false, stable: false },
+                    0,
+                    true,
+                ),
+                // Stable already.
+                (Request::Write { offset: 0, stable: true }, 512, false),
+            ] {
+                first.segments(0).clear();
+                if data > 0 {
+                    first.segments(0).push(GuestAddress(0), data).unwrap();
+                }
+                first.submit(0, request);
+                assert_eq!(done(&mut first).await, Ok(()));
+                // Whichever queue it comes by.
+                assert_eq!(syncs(&mut second).await, changes, "{request:?}");
+                assert!(!syncs(&mut first).await && !syncs(&mut second).await);
             }
         });
     }

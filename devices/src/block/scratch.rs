@@ -41,8 +41,14 @@ pub(super) async fn scratch_file(size: u64) -> Result<Arc<FileDisk>, OpenError> 
         physical_block: 4096,
         discard_granularity: Some(4096),
     };
-    let files =
-        RawFiles { file, buffered: None, direct: None, discard: Discard::Unmap, no_flush: false };
+    let files = RawFiles {
+        file,
+        buffered: None,
+        direct: None,
+        discard: Discard::Unmap,
+        no_flush: false,
+        written: Arc::default(),
+    };
     Ok(Arc::new(FileDisk::new("scratch disk".to_owned(), files, size, info, Claim::NONE)))
 }
 

@@ -5,6 +5,7 @@ use crate::commands::block::nodes::{
     self, BlockDeviceInfo, BlockDeviceIoStatus, BlockInfo, BlockdevDetectZeroesOptions,
     QueryNamedBlockNodes,
 };
+use crate::commands::block::snapshot::{BlockdevSnapshotSync, NewImageMode, snapshot_sync};
 use crate::commands::block::stats::{self, QueryBlockstats};
 use crate::commands::block::throttle::{self, BlockIOThrottle};
 use crate::core::Env;
@@ -58,6 +59,30 @@ async fn add(graph: &BlockGraph, options: &str) -> Result<&'static str, CommandE
         names.find(|name| contents.backend(name).is_none()).unwrap_or_default()
     });
     drive.open(graph, &id).await.map(|()| "OK\n")
+}
+
+pub(super) async fn snapshot_blkdev(env: &Env, rest: &str) -> Result<String, Failure> {
+    let mut args = Args::new(rest);
+    let mut word = || args.word().map_err(|_| Failure::Argument("block device name expected"));
+    let mut device = word()?;
+    let existing = device == "-n";
+    if existing {
+        device = word()?;
+    }
+    let (file, format) = (args.word().ok(), args.word().ok());
+    args.end()?;
+    let snapshot_file =
+        file.ok_or_else(|| QmpError::generic("Parameter 'snapshot-file' is missing"))?;
+    let asked = BlockdevSnapshotSync {
+        device: Some(device),
+        node_name: None,
+        snapshot_file,
+        snapshot_node_name: None,
+        format,
+        mode: existing.then_some(NewImageMode::Existing),
+    };
+    snapshot_sync(env.clone(), asked).await?;
+    Ok(String::new())
 }
 
 pub(super) async fn drive_del(env: &Env, rest: &str) -> Result<String, Failure> {

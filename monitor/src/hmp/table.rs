@@ -245,6 +245,12 @@ pub(super) const COMMANDS: &[HmpCommand] = &[
         run: |env, rest| ready(net::set_link(env, rest)),
     },
     HmpCommand {
+        names: "snapshot_blkdev",
+        params: "[-n] device [new-image-file] [format]",
+        help: "initiate a live snapshot of device into a new image (qcow2 by default; -n: it is there already)",
+        run: |env, rest| Box::pin(block::snapshot_blkdev(env, rest)),
+    },
+    HmpCommand {
         names: "stop|s",
         params: "",
         help: "stop emulation",

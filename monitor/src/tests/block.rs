@@ -53,13 +53,12 @@ fn requests(image: &str) -> Vec<Value> {
     ]
 }
 
-/// What we do not tell: whether an image was closed cleanly, and what only one format has.
+/// What we do not tell: whether an image was closed cleanly, where it has no flag for that.
 fn without_details(reply: &mut Value) {
     let list = reply.get_mut("return").and_then(Value::as_array_mut);
     for node in list.into_iter().flatten() {
         if let Some(image) = node.get_mut("image").and_then(Value::as_object_mut) {
             image.remove("dirty-flag");
-            image.remove("format-specific");
         }
     }
 }

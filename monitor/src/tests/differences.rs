@@ -135,8 +135,36 @@ pub(super) const BLOCK: &[(&str, &str)] = &[
         "optional there: of formats that are not there",
     ),
     (
-        "query-block: return[].inserted.image.format-specific is QEMU's only",
-        "optional there: of formats that are not there",
+        "query-block: return[].inserted.image.format-specific has other variants",
+        "the other formats are not there",
+    ),
+    (
+        "query-block: return[].inserted.image.format-specific(qcow2).data.bitmaps is QEMU's only",
+        "optional there: there are no dirty bitmaps",
+    ),
+    (
+        "query-block: return[].inserted.image.format-specific(qcow2).data.data-file is QEMU's only",
+        "optional there: external data files are not supported",
+    ),
+    (
+        "query-block: return[].inserted.image.format-specific(qcow2).data.data-file-raw is QEMU's only",
+        "as above",
+    ),
+    (
+        "query-block: return[].inserted.image.format-specific(qcow2).data.encrypt is QEMU's only",
+        "optional there: encrypted images are not supported",
+    ),
+    (
+        "query-block: return[].inserted.image.format-specific.type: word luks is QEMU's only",
+        "the other formats are not there",
+    ),
+    (
+        "query-block: return[].inserted.image.format-specific.type: word rbd is QEMU's only",
+        "as above",
+    ),
+    (
+        "query-block: return[].inserted.image.format-specific.type: word vmdk is QEMU's only",
+        "there is nothing to tell of flat extents",
     ),
     ("query-blockstats: return[].backing is QEMU's only", "optional there: only devices count"),
     (

@@ -215,11 +215,12 @@ impl Contents {
         device: Option<&str>,
         node: Option<&str>,
     ) -> Result<Arc<Node>, CommandError> {
-        let of_device = |name| self.backend(name).and_then(|backend| backend.root());
-        device
-            .and_then(of_device)
-            .or_else(|| node.and_then(|name| self.node(name).cloned()))
-            .ok_or_else(|| cannot_find(device.unwrap_or(""), node.unwrap_or("")))
+        if let Some((name, backend)) = device.and_then(|name| Some((name, self.backend(name)?))) {
+            let empty = || CommandError::generic(format!("Device '{name}' has no medium"));
+            return backend.root().ok_or_else(empty);
+        }
+        let found = node.and_then(|name| self.node(name).cloned());
+        found.ok_or_else(|| cannot_find(device.unwrap_or(""), node.unwrap_or("")))
     }
 }
 
@@ -228,12 +229,26 @@ fn why_kept(node: &Node) -> Option<String> {
     let (name, uses) = (node.name(), node.uses());
     if uses.iter().any(|one| matches!(one.by, User::Device(_))) {
         Some(format!("Node {name} is in use"))
+    } else if let Err(error) = not_behind(node) {
+        Some(error.text)
     } else if !node.is_monitor_owned() {
         Some(format!("Node {name} is not owned by the monitor"))
     } else if !uses.is_empty() {
         Some(format!("Block device {name} is in use"))
     } else {
         None
+    }
+}
+
+/// Fails where a node is behind another image: that is not changed from below.
+pub(super) fn not_behind(node: &Node) -> Result<(), CommandError> {
+    let above = node.uses().into_iter().find(|one| one.role == "backing");
+    match above.map(|one| one.by) {
+        Some(User::Node(above)) => Err(CommandError::generic(format!(
+            "Node '{}' is busy: node is used as backing hd of '{above}'",
+            node.name()
+        ))),
+        _ => Ok(()),
     }
 }
 

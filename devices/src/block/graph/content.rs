@@ -1,15 +1,15 @@
 //! The content of a node as bytes, for tools: what a device does with slots and queues, in one piece.
 
-use super::drivers::bytes::{Bytes, Kept, NodeStorage};
+use super::create::Preallocation;
+use super::drivers::bytes::{Bytes, Kept};
 use super::drivers::qcow2;
 use super::node::Node;
 use crate::error::CommandError;
-use crate::text::system_error;
-use imago::FormatCreateBuilder;
-use imago::format::PreallocateMode;
-use imago::qcow2::Qcow2CreateBuilder;
 use std::io;
 use std::sync::Arc;
+
+/// Bytes of zeroes that are written at once.
+const ZEROES: u64 = 1 << 20;
 
 /// The content of a node. Its futures belong to the context that makes them.
 #[derive(Clone)]
@@ -51,59 +51,28 @@ impl Content {
         self.0.resize(size).await
     }
 
+    /// Has the host give space to what it has got, from `before` to `size`; raw images only.
+    pub async fn preallocate(&self, before: u64, size: u64, mode: Preallocation) -> io::Result<()> {
+        let mut at = before;
+        match mode {
+            Preallocation::Falloc if size > before => {
+                self.write_zeroes(before, size - before, false).await?;
+            }
+            Preallocation::Off | Preallocation::Metadata | Preallocation::Falloc => {}
+            Preallocation::Full => {
+                while at < size {
+                    let n = (size - at).min(ZEROES);
+                    self.write(at, vec![0; n as usize]).await?;
+                    at += n;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// How the start of a range is kept, and how many bytes likewise, at most `len`; 0 at the end. Asks
     /// the host's file system where it is a file, which may block.
     pub async fn kept(&self, offset: u64, len: u64) -> io::Result<(Kept, u64)> {
         self.0.kept(offset, len).await
-    }
-}
-
-/// How much of a new image is there from the beginning.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Preallocation {
-    /// What is written.
-    #[default]
-    Off,
-    /// The tables.
-    Metadata,
-    /// The tables, and space in the file system.
-    Falloc,
-    /// All of it, written with zeroes.
-    Full,
-}
-
-/// A qcow2 image to be made, of version 3.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewQcow2 {
-    /// What its user sees, in bytes.
-    pub size: u64,
-    /// Bytes of a cluster: a power of two, 512 to 2 MiB.
-    pub cluster_size: u32,
-    /// Bits of a refcount: a power of two, 1 to 64.
-    pub refcount_bits: u32,
-    /// What is behind it, and the format of that; nothing is looked at.
-    pub backing: Option<(String, String)>,
-    /// How much is there from the beginning.
-    pub preallocation: Preallocation,
-}
-
-impl NewQcow2 {
-    /// Makes the image in a node that is empty, in the calling context.
-    pub async fn create(self, file: &Node) -> Result<(), CommandError> {
-        let preallocation = match self.preallocation {
-            Preallocation::Off => PreallocateMode::None,
-            Preallocation::Metadata => PreallocateMode::FormatAllocate,
-            Preallocation::Falloc => PreallocateMode::FullAllocate,
-            Preallocation::Full => PreallocateMode::WriteData,
-        };
-        let mut builder = Qcow2CreateBuilder::<NodeStorage>::new(NodeStorage::new(file)?)
-            .size(self.size)
-            .preallocate(preallocation)
-            .cluster_size(self.cluster_size as usize)
-            .refcount_width(self.refcount_bits as usize);
-        if let Some((name, format)) = self.backing {
-            builder = builder.backing(name, format);
-        }
-        builder.create().await.map_err(|error| CommandError::generic(system_error(&error)))
     }
 }

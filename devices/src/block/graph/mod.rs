@@ -15,6 +15,7 @@
 //! - `drain`: sections without requests
 //! - `change`: adding and removing nodes; `reopen`: changing their options; `claim`: devices come
 //!   and go; `media`: what is put into them; `content`: tools read and write
+//! - `create`: new images; `snapshot`: what is written from now on goes to another image
 //!
 //! A [`BlockGraph`] belongs to one machine. It is changed in `main` only; what queries need is
 //! published after each change and can be looked at anywhere, without waiting. Nodes change under
@@ -24,6 +25,7 @@ mod backend;
 mod change;
 mod claim;
 mod content;
+mod create;
 mod drain;
 mod drive;
 mod drivers;
@@ -40,6 +42,7 @@ mod permissions;
 mod probe;
 mod queue;
 mod reopen;
+mod snapshot;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -47,7 +50,8 @@ mod throttle;
 
 pub use backend::{Backend, Owner, SizeListener};
 pub use claim::ClaimOptions;
-pub use content::{Content, NewQcow2, Preallocation};
+pub use content::Content;
+pub use create::{NewImage, NewQcow2, Preallocation};
 pub use drain::Drained;
 pub use drive::{DriveOptions, Interface};
 pub use drivers::blkdebug::{Event, InjectError, IoType};
@@ -61,6 +65,7 @@ pub use media::{Device, Tray, TrayMoved, TraySink};
 pub use node::Node;
 pub use options::{Backing, DRIVERS, DetectZeroes, DriverOptions, Options, Reference};
 pub use permissions::{Access, Permissions};
+pub use snapshot::NewOverlay;
 pub use stats::{Kind, KindStats, Stats};
 pub use throttle::{Limits, Rate, ThrottleGroup};
 

@@ -253,6 +253,8 @@ pub enum DriverOptions {
         filename: PathBuf,
         /// Lock it against other writers.
         locking: bool,
+        /// The kind of asynchronous I/O asked for, by its place among [`AIO`]; one engine serves all.
+        aio: Option<usize>,
         /// `host_device`.
         device: bool,
     },
@@ -350,6 +352,11 @@ impl DriverOptions {
         }
     }
 
+    /// The regular file at `filename`.
+    pub(super) fn file(filename: PathBuf) -> Self {
+        Self::File { filename, locking: true, aio: None, device: false }
+    }
+
     /// All of a node as it is.
     pub(super) fn raw(file: Reference) -> Self {
         Self::Raw { file, offset: 0, size: None, probed: false }
@@ -417,12 +424,12 @@ impl DriverOptions {
             name @ ("file" | "host_device") => {
                 let filename = members.string("filename")?;
                 let filename = filename.ok_or_else(|| members.missing("filename"))?;
-                // One engine serves all kinds of asynchronous I/O.
-                members.word("aio", &["threads", "native", "io_uring"])?;
+                let aio = members.word("aio", AIO)?;
                 let locking = members.word("locking", &["auto", "on", "off"])?;
                 Self::File {
                     filename: filename.into(),
                     locking: locking != Some(2),
+                    aio,
                     device: name == "host_device",
                 }
             }
@@ -458,6 +465,9 @@ impl DriverOptions {
 /// The drivers there are.
 pub const DRIVERS: &[&str] =
     &["blkdebug", "file", "host_device", "null-co", "qcow2", "raw", "throttle", "vmdk"];
+
+/// The kinds of asynchronous I/O that files know.
+const AIO: &[&str] = &["threads", "native", "io_uring"];
 
 /// What becomes of writes of zeroes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

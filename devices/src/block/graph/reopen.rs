@@ -10,7 +10,7 @@ use super::drain::Drained;
 use super::drivers::{self, Driver};
 use super::node::{Child, Node};
 use super::options::{DriverOptions as O, Options, Reference};
-use super::permissions::Permissions;
+use super::permissions::{Permissions, Use};
 use super::{BlockGraph, Contents};
 use crate::block::Disk;
 use crate::error::CommandError;
@@ -24,10 +24,17 @@ fn generic<T>(text: String) -> Result<T, CommandError> {
 }
 
 /// What a node shall become.
-struct Plan {
-    node: Arc<Node>,
-    options: Options,
-    children: Vec<Child>,
+pub(super) struct Plan {
+    pub(super) node: Arc<Node>,
+    pub(super) options: Options,
+    pub(super) children: Vec<Child>,
+}
+
+/// A back end that shall have another root, and its use of that.
+pub(super) struct Move {
+    pub(super) backend: Arc<Backend>,
+    pub(super) to: Option<Arc<Node>>,
+    pub(super) entry: Use,
 }
 
 /// A node that does what was planned.
@@ -38,13 +45,22 @@ struct Done {
 }
 
 /// The plans, in the order of the command.
-struct Plans<'a> {
+pub(super) struct Plans<'a> {
     graph: &'a BlockGraph,
     contents: Contents,
     list: Vec<Plan>,
 }
 
-impl Plans<'_> {
+impl<'a> Plans<'a> {
+    pub(super) fn new(graph: &'a BlockGraph) -> Self {
+        Self { graph, contents: graph.contents(), list: Vec::new() }
+    }
+
+    /// Plans a node as it is given.
+    pub(super) fn push(&mut self, plan: Plan) {
+        self.list.push(plan);
+    }
+
     fn children(&self, node: &Arc<Node>) -> Vec<Child> {
         let planned = self.list.iter().find(|plan| Arc::ptr_eq(&plan.node, node));
         planned.map_or_else(|| node.children(), |plan| plan.children.clone())
@@ -56,7 +72,11 @@ impl Plans<'_> {
     }
 
     /// Plans a node, and those below it that were made with it.
-    fn add(&mut self, node: &Arc<Node>, mut options: Options) -> Result<(), CommandError> {
+    pub(super) fn add(
+        &mut self,
+        node: &Arc<Node>,
+        mut options: Options,
+    ) -> Result<(), CommandError> {
         let before = node.options();
         unchangeable(&before.driver, &options.driver)?;
         if options.node_name.as_ref().is_some_and(|name| name != node.name()) {
@@ -119,7 +139,7 @@ impl Plans<'_> {
     }
 
     /// The plans with those of children first.
-    fn sorted(self) -> Vec<Plan> {
+    pub(super) fn sorted(self) -> Vec<Plan> {
         let mut nodes = Vec::new();
         for plan in &self.list {
             self.collect(&plan.node, &mut nodes);
@@ -154,10 +174,11 @@ fn unchangeable(before: &O, wanted: &O) -> Result<(), CommandError> {
     }
     match (before, wanted) {
         (
-            O::File { filename, locking, .. },
-            O::File { filename: new_filename, locking: new_locking, .. },
+            O::File { filename, locking, aio, .. },
+            O::File { filename: new_filename, locking: new_locking, aio: new_aio, .. },
         ) => {
             check("filename", filename == new_filename, false)?;
+            check("aio", aio == new_aio, new_aio.is_none())?;
             check("locking", locking == new_locking, *new_locking)
         }
         (
@@ -181,26 +202,29 @@ impl Done {
     /// Has the node do what is planned.
     async fn make(graph: &BlockGraph, plan: Plan) -> Result<Self, CommandError> {
         let (node, options) = (&plan.node, &plan.options);
-        let driver = node.driver();
-        // Whoever opens the image anew finds there what this one knows: a format does know something.
-        let knows = !matches!(
-            options.driver,
-            O::Blkdebug { .. }
-                | O::File { .. }
-                | O::NullCo { .. }
-                | O::Raw { .. }
-                | O::Throttle { .. }
-        );
-        if knows && !driver.info().read_only {
-            let flushed = driver.flush_at_end().await;
-            flushed.map_err(|error| CommandError::generic(error.to_string()))?;
-        }
-        let driver = match driver.reopen(options, &graph.fdsets).await? {
+        let driver = match node.driver().reopen(options, &graph.fdsets).await? {
             Some(driver) => driver,
             None => drivers::open(options, &plan.children, graph).await?,
         };
         let (driver, options) = node.replace_driver(driver, options.clone());
         Ok(Self { plan, driver, options })
+    }
+
+    /// Gives up what it does with its children and does no more: a format that becomes read-only.
+    fn give_up(&self) {
+        let node = &self.plan.node;
+        let (driver, access) = (node.driver(), node.access());
+        for child in node.children() {
+            let Some(known) = child.node.uses().into_iter().find(|known| known.id == child.id)
+            else {
+                continue;
+            };
+            let access = driver.child_access(child.role, access);
+            if access.uses != known.access.uses && known.access.uses.contains(access.uses) {
+                // Nobody can mind; what is left is checked next.
+                let _checked_next = child.node.add_use(Use { access, ..known });
+            }
+        }
     }
 
     fn check(&self) -> Result<(), CommandError> {
@@ -223,10 +247,38 @@ impl Done {
     }
 }
 
+/// Has formats write down what they know: whoever opens an image anew finds it there. Those above come
+/// first, before what is below them is another.
+async fn write_down(plans: &[Plan]) -> Result<(), CommandError> {
+    for Plan { node, options, .. } in plans.iter().rev() {
+        let knows = !matches!(
+            options.driver,
+            O::Blkdebug { .. }
+                | O::File { .. }
+                | O::NullCo { .. }
+                | O::Raw { .. }
+                | O::Throttle { .. }
+        );
+        let driver = node.driver();
+        if knows && !driver.info().read_only {
+            let flushed = driver.flush_at_end().await;
+            flushed.map_err(|error| CommandError::generic(error.to_string()))?;
+        }
+    }
+    Ok(())
+}
+
 /// Connects nodes with the children that `done` has for them instead of those they have, which are
-/// in its place afterwards.
-fn exchange(done: &mut [Done]) -> Result<(), CommandError> {
+/// in its place afterwards; likewise back ends with their roots.
+fn exchange(done: &mut [Done], moves: &mut [Move]) -> Result<(), CommandError> {
     let is_new = |child: &Child, known: &[Child]| known.iter().all(|known| known.id != child.id);
+    for one in moves.iter_mut() {
+        let before = one.backend.root();
+        if let Some(before) = &before {
+            before.remove_use(one.entry.id);
+        }
+        one.backend.set_root(std::mem::replace(&mut one.to, before));
+    }
     let mut added = Vec::new();
     for Done { plan, .. } in done {
         let before = plan.node.children();
@@ -239,8 +291,32 @@ fn exchange(done: &mut [Done]) -> Result<(), CommandError> {
         plan.node.set_children(wanted);
     }
     // Whatever happens, each is entered: nobody is left without a use to take back.
-    let results: Vec<_> = added.iter().map(|(node, child)| connect_child(node, child)).collect();
+    let mut results: Vec<_> =
+        added.iter().map(|(node, child)| connect_child(node, child)).collect();
+    results.extend(moves.iter().map(|one| match one.backend.root() {
+        Some(root) => root.add_use(one.entry.clone()),
+        None => Ok(()),
+    }));
     results.into_iter().collect()
+}
+
+/// Tells those of `backends` whose size is not what it was.
+pub(super) fn tell_sizes(backends: &[Arc<Backend>], before: &[u64]) {
+    for (backend, size) in backends.iter().zip(before) {
+        if backend.size() != *size {
+            backend.size_changed();
+        }
+    }
+}
+
+/// Closes what others have the place of, when nobody uses it any more.
+pub(super) async fn retire(drivers: Vec<Arc<dyn Driver>>) {
+    for driver in drivers {
+        driver.unused().await;
+        if let Err(error) = driver.retire().await {
+            tracing::warn!(%error, "closing a block node that was reopened");
+        }
+    }
 }
 
 impl BlockGraph {
@@ -249,7 +325,7 @@ impl BlockGraph {
     pub async fn reopen(&self, wanted: Vec<Options>) -> Result<(), CommandError> {
         let _alone = self.changing.lock().await;
         let contents = self.contents();
-        let mut plans = Plans { graph: self, contents: contents.clone(), list: Vec::new() };
+        let mut plans = Plans::new(self);
         for options in wanted {
             let Some(name) = options.node_name.clone() else {
                 return generic("node-name not specified".to_owned());
@@ -269,28 +345,23 @@ impl BlockGraph {
         drop(contents);
         let sizes: Vec<_> = above.iter().map(|backend| backend.size()).collect();
         let drained = Drained::begin(above).await;
-        let (result, closing) = self.carry_out(plans, drained.backends()).await;
-        for (backend, size) in drained.backends().iter().zip(sizes) {
-            if backend.size() != size {
-                backend.size_changed();
-            }
-        }
+        let (result, closing) = self.carry_out(plans, Vec::new(), drained.backends()).await;
+        tell_sizes(drained.backends(), &sizes);
         drop(drained);
-        for driver in closing {
-            driver.unused().await;
-            if let Err(error) = driver.retire().await {
-                tracing::warn!(%error, "closing a block node that was reopened");
-            }
-        }
+        retire(closing).await;
         result
     }
 
     /// Returns the result, and what is to be closed after it. `above` is drained.
-    async fn carry_out(
+    pub(super) async fn carry_out(
         &self,
         plans: Vec<Plan>,
+        mut moves: Vec<Move>,
         above: &[Arc<Backend>],
     ) -> (Result<(), CommandError>, Vec<Arc<dyn Driver>>) {
+        if let Err(error) = write_down(&plans).await {
+            return (Err(error), Vec::new());
+        }
         let mut done = Vec::new();
         for plan in plans {
             match Done::make(self, plan).await {
@@ -306,7 +377,8 @@ impl BlockGraph {
         }
         let mut writer = self.lock.write().await;
         let taken = done.iter().try_for_each(|one| one.plan.node.driver().take_over());
-        let result = exchange(&mut done);
+        let result = exchange(&mut done, &mut moves);
+        done.iter().rev().for_each(Done::give_up);
         let result = taken.and(result).and_then(|()| done.iter().try_for_each(Done::check));
         let closing = if result.is_ok() {
             writer.sort();
@@ -316,10 +388,18 @@ impl BlockGraph {
             done.into_iter().map(|one| one.driver).collect()
         } else {
             // Those that were there before have been entitled to it.
-            if let Err(error) = exchange(&mut done) {
+            if let Err(error) = exchange(&mut done, &mut moves) {
                 tracing::warn!(%error, "taking a change of block nodes back");
             }
-            done.into_iter().rev().map(Done::undo).collect()
+            let nodes: Vec<_> = done.iter().map(|one| Arc::clone(&one.plan.node)).collect();
+            let closing = done.into_iter().rev().map(Done::undo).collect();
+            // They do with their children what they did.
+            for node in nodes.iter().rev() {
+                if let Err(error) = node.update_access() {
+                    tracing::warn!(node = node.name(), %error, "taking a reopen back");
+                }
+            }
+            closing
         };
         self.publish(&writer);
         // Before the unlock: it waits until no queue has a handle of what is dropped.

@@ -28,7 +28,14 @@ fn content(file: &tempfile::NamedTempFile, offset: u64, len: usize) -> Vec<u8> {
 
 /// A data handle on any descriptor.
 fn rig_on(file: Fd, direct: Option<DirectAlign>) -> Rig {
-    let files = RawFiles { file, buffered: None, direct, discard: Discard::Unmap, no_flush: false };
+    let files = RawFiles {
+        file,
+        buffered: None,
+        direct,
+        discard: Discard::Unmap,
+        no_flush: false,
+        written: Arc::default(),
+    };
     let ram = ram();
     let queue = Box::new(RawQueue::new(&files, &ram, SLOTS, SEGMENTS));
     Rig { ram, queue }
@@ -112,6 +119,7 @@ fn blocks_larger_than_sectors_are_reached_through_the_page_cache() {
             direct: Some(DirectAlign { memory: 4096, offset: 4096 }),
             discard: Discard::Unmap,
             no_flush: false,
+            written: Arc::default(),
         };
         let ram = ram();
         let queue = Box::new(RawQueue::new(&files, &ram, SLOTS, SEGMENTS));
@@ -203,13 +211,22 @@ fn flushes_cost_what_the_cache_mode_says() {
             let disk =
                 open_file(FileOptions { cache, ..FileOptions::new(file.path()) }).await.unwrap();
             let mut rig = Rig::new(&*disk);
-            reactor::yield_now().await;
-            let before = sqes();
-            for _ in 0..10 {
+            for (each, flushes) in [(true, 10), (false, 0)] {
+                // What was there before is made stable first.
                 assert_eq!(rig.run(Request::Flush, &[]).await, Ok(()));
+                reactor::yield_now().await;
+                let before = sqes();
+                for _ in 0..10 {
+                    if each {
+                        let request = Request::Write { offset: 0, stable: false };
+                        assert_eq!(rig.run(request, &[(0, 512)]).await, Ok(()));
+                    }
+                    assert_eq!(rig.run(Request::Flush, &[]).await, Ok(()));
+                }
+                reactor::yield_now().await;
+                let writes = if each { 10 } else { 0 };
+                assert_eq!(sqes() - before, writes + flushes * per_flush, "{cache:?}");
             }
-            reactor::yield_now().await;
-            assert_eq!(sqes() - before, 10 * per_flush, "{cache:?}");
             drop(rig);
             disk.close().await.unwrap();
         }

@@ -1,10 +1,10 @@
 //! What an image is, with those behind it.
 
 use crate::error::QmpError;
-use crate::qapi_struct;
 use crate::registry::{At, Qapi, Type, Value};
 use crate::wire::Writer;
-use devices::block::format::{Qcow2Header, Snapshot};
+use crate::{qapi_enum, qapi_struct, qapi_union};
+use devices::block::format::{Compression, Qcow2Header, Snapshot};
 use devices::block::graph::Node;
 use std::sync::Arc;
 
@@ -55,6 +55,78 @@ qapi_struct! {
         pub snapshots: Option<Vec<SnapshotInfo>> = "snapshots",
         /// The image behind.
         pub backing_image: Option<BackingImage> = "backing-image",
+        /// What only images of its format have.
+        pub format_specific: Option<ImageInfoSpecific> = "format-specific",
+    }
+}
+
+qapi_enum! {
+    /// Formats of which there is more to tell.
+    pub enum ImageInfoSpecificKind {
+        /// Clusters.
+        Qcow2 = "qcow2",
+        /// A file of the host.
+        File = "file",
+    }
+}
+
+qapi_enum! {
+    /// How compressed clusters are compressed.
+    pub enum Qcow2CompressionType {
+        /// Deflate.
+        Zlib = "zlib",
+        /// Zstandard.
+        Zstd = "zstd",
+    }
+}
+
+qapi_struct! {
+    /// What a qcow2 image tells.
+    pub struct ImageInfoSpecificQCow2 {
+        /// `0.10` for version 2, `1.1` for version 3.
+        pub compat: String = "compat",
+        /// L2 entries have subclusters.
+        pub extended_l2: Option<bool> = "extended-l2",
+        /// Refcounts may be written late.
+        pub lazy_refcounts: Option<bool> = "lazy-refcounts",
+        /// It has been found to be corrupt.
+        pub corrupt: Option<bool> = "corrupt",
+        /// Bits of a refcount.
+        pub refcount_bits: i64 = "refcount-bits",
+        /// How compressed clusters are compressed.
+        pub compression_type: Qcow2CompressionType = "compression-type",
+    }
+}
+
+qapi_struct! {
+    /// What a file tells.
+    pub struct ImageInfoSpecificFile {
+        /// A hint for the size of its extents.
+        pub extent_size_hint: Option<u64> = "extent-size-hint",
+    }
+}
+
+qapi_struct! {
+    /// A wrapper.
+    pub struct ImageInfoSpecificQCow2Wrapper {
+        /// What it wraps.
+        pub data: ImageInfoSpecificQCow2 = "data",
+    }
+}
+
+qapi_struct! {
+    /// A wrapper.
+    pub struct ImageInfoSpecificFileWrapper {
+        /// What it wraps.
+        pub data: ImageInfoSpecificFile = "data",
+    }
+}
+
+qapi_union! {
+    /// What only images of one format have.
+    pub enum ImageInfoSpecific by ImageInfoSpecificKind = "type" {
+        Qcow2(ImageInfoSpecificQCow2Wrapper),
+        File(ImageInfoSpecificFileWrapper),
     }
 }
 
@@ -103,8 +175,31 @@ pub(super) fn image_info(node: &Node) -> ImageInfo {
         backing_filename: named,
         backing_filename_format: header.and_then(|header| header.backing_format.clone()),
         snapshots: Some(snapshots).filter(|snapshots| !snapshots.is_empty()),
+        format_specific: specific(node, header),
         backing_image: below.map(|below| BackingImage(Box::new(image_info(&below)))),
     }
+}
+
+fn specific(node: &Node, header: Option<&Qcow2Header>) -> Option<ImageInfoSpecific> {
+    let Some(header) = header else {
+        let file = matches!(node.options().driver.driver(), "file" | "host_device");
+        let data = ImageInfoSpecificFile { extent_size_hint: None };
+        return file.then_some(ImageInfoSpecific::File(ImageInfoSpecificFileWrapper { data }));
+    };
+    let v3 = header.version >= 3;
+    let has = |bits: u64, bit: u64| v3.then_some(bits & bit != 0);
+    let data = ImageInfoSpecificQCow2 {
+        compat: if v3 { "1.1" } else { "0.10" }.to_owned(),
+        extended_l2: has(header.incompatible, Qcow2Header::EXTENDED_L2),
+        lazy_refcounts: has(header.compatible, Qcow2Header::LAZY_REFCOUNTS),
+        corrupt: has(header.incompatible, Qcow2Header::CORRUPT),
+        refcount_bits: 1 << header.refcount_order,
+        compression_type: match header.compression {
+            Compression::Zlib => Qcow2CompressionType::Zlib,
+            Compression::Zstd => Qcow2CompressionType::Zstd,
+        },
+    };
+    Some(ImageInfoSpecific::Qcow2(ImageInfoSpecificQCow2Wrapper { data }))
 }
 
 fn snapshot(snapshot: &Snapshot) -> SnapshotInfo {

@@ -7,6 +7,7 @@ mod image;
 pub(crate) mod media;
 pub(crate) mod nodes;
 mod options;
+pub(crate) mod snapshot;
 pub(crate) mod stats;
 pub(crate) mod throttle;
 
@@ -69,6 +70,7 @@ pub(super) fn register(registry: &mut Registry<Env>) {
     ));
     media::register(registry);
     nodes::register(registry);
+    snapshot::register(registry);
     stats::register(registry);
     throttle::register(registry);
 }

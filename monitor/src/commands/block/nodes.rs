@@ -7,6 +7,7 @@ use crate::error::QmpError;
 use crate::registry::{Command, Registry};
 use crate::{qapi_enum, qapi_struct};
 use devices::block::graph::{Backend, DetectZeroes, IoStatus, Node, ThrottleGroup};
+use std::sync::Arc;
 
 qapi_enum! {
     /// What becomes of writes of zeroes.
@@ -160,10 +161,19 @@ pub(crate) fn query_block(env: &Env, (): ()) -> Result<Vec<BlockInfo>, QmpError>
 /// The newest first, as in QEMU.
 pub(crate) fn query_nodes(
     env: &Env,
-    _: QueryNamedBlockNodes,
+    QueryNamedBlockNodes { flat }: QueryNamedBlockNodes,
 ) -> Result<Vec<BlockDeviceInfo>, QmpError> {
     let contents = graph(env)?.contents();
-    Ok(contents.nodes.iter().rev().map(|node| device_info(node, true, None)).collect())
+    let flat = flat == Some(true);
+    let info = |node: &Arc<Node>| {
+        let mut info = device_info(node, true, None);
+        if flat {
+            info.backing_file_depth = 0;
+            info.image.backing_image = None;
+        }
+        info
+    };
+    Ok(contents.nodes.iter().rev().map(info).collect())
 }
 
 pub(super) fn block_info(backend: &Backend) -> BlockInfo {

@@ -47,41 +47,45 @@ pub enum Kept {
     Behind,
 }
 
-/// A node as imago's storage.
+/// A node as imago's storage: whatever the node is opened as when a request comes.
 pub(in crate::block::graph) struct NodeStorage {
-    name: String,
-    bytes: Arc<dyn Bytes>,
+    node: Arc<Node>,
     helper: CommonStorageHelper,
 }
 
 impl NodeStorage {
     /// Whether it is that of the node called so.
     pub(in crate::block::graph) fn is_of(&self, name: &str) -> bool {
-        self.name == name
+        self.node.name() == name
     }
 
     /// Fails where the node cannot be read by bytes.
-    pub(in crate::block::graph) fn new(node: &Node) -> Result<Self, CommandError> {
-        let (name, bytes) = (node.name().to_owned(), super::qcow2::content(node)?);
-        Ok(Self { name, bytes, helper: CommonStorageHelper::default() })
+    pub(in crate::block::graph) fn new(node: &Arc<Node>) -> Result<Self, CommandError> {
+        super::qcow2::content(node)?;
+        Ok(Self { node: Arc::clone(node), helper: CommonStorageHelper::default() })
+    }
+
+    fn bytes(&self) -> io::Result<Arc<dyn Bytes>> {
+        let bytes = self.node.driver().bytes();
+        bytes.ok_or_else(|| io::Error::other(format!("{self} cannot hold an image any more")))
     }
 }
 
 impl fmt::Debug for NodeStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("NodeStorage").field(&self.name).finish()
+        f.debug_tuple("NodeStorage").field(&self.node.name()).finish()
     }
 }
 
 impl fmt::Display for NodeStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "node '{}'", self.name)
+        write!(f, "node '{}'", self.node.name())
     }
 }
 
 impl imago::Storage for NodeStorage {
     fn size(&self) -> io::Result<u64> {
-        Ok(self.bytes.size())
+        Ok(self.bytes()?.size())
     }
 
     /// Files are opened by who has made the nodes: names say nothing here.
@@ -91,7 +95,7 @@ impl imago::Storage for NodeStorage {
 
     async unsafe fn pure_readv(&self, mut to: IoVectorMut<'_>, offset: u64) -> io::Result<()> {
         let len = usize::try_from(to.len()).map_err(io::Error::other)?;
-        let data = self.bytes.read(offset, len).await?;
+        let data = self.bytes()?.read(offset, len).await?;
         to.copy_from_slice(&data);
         Ok(())
     }
@@ -99,19 +103,19 @@ impl imago::Storage for NodeStorage {
     async unsafe fn pure_writev(&self, from: IoVector<'_>, offset: u64) -> io::Result<()> {
         let mut data = vec![0; usize::try_from(from.len()).map_err(io::Error::other)?];
         from.copy_into_slice(&mut data);
-        self.bytes.write(offset, data).await
+        self.bytes()?.write(offset, data).await
     }
 
     async unsafe fn pure_write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.bytes.write_zeroes(offset, length, true).await
+        self.bytes()?.write_zeroes(offset, length, true).await
     }
 
     async unsafe fn pure_write_allocated_zeroes(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.bytes.write_zeroes(offset, len, false).await
+        self.bytes()?.write_zeroes(offset, len, false).await
     }
 
     async unsafe fn pure_discard(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.bytes.write_zeroes(offset, length, true).await
+        self.bytes()?.write_zeroes(offset, length, true).await
     }
 
     async fn flush(&self) -> io::Result<()> {
@@ -120,7 +124,7 @@ impl imago::Storage for NodeStorage {
     }
 
     async fn sync(&self) -> io::Result<()> {
-        self.bytes.flush().await
+        self.bytes()?.flush().await
     }
 
     async unsafe fn invalidate_cache(&self) -> io::Result<()> {
@@ -132,12 +136,13 @@ impl imago::Storage for NodeStorage {
     }
 
     async fn resize(&self, new_size: u64, prealloc: PreallocateMode) -> io::Result<()> {
-        let before = self.bytes.size();
-        self.bytes.resize(new_size).await?;
+        let bytes = self.bytes()?;
+        let before = bytes.size();
+        bytes.resize(new_size).await?;
         let new = new_size.saturating_sub(before);
         match prealloc {
             PreallocateMode::Allocate | PreallocateMode::WriteData if new > 0 => {
-                self.bytes.write_zeroes(before, new, false).await
+                bytes.write_zeroes(before, new, false).await
             }
             _ => Ok(()),
         }

@@ -275,7 +275,9 @@ impl Bytes for FileDisk {
     fn write(&self, offset: u64, data: Vec<u8>) -> Local<'_, io::Result<()>> {
         Box::pin(async move {
             let end = offset + data.len() as u64;
-            rio::write_all_at(&self.buffered()?, data, offset).await.0?;
+            let written = rio::write_all_at(&self.buffered()?, data, offset).await.0;
+            self.changed()?;
+            written?;
             self.grown(end);
             Ok(())
         })
@@ -287,7 +289,9 @@ impl Bytes for FileDisk {
             let end = offset + len;
             let mode =
                 if unmap && end <= Disk::size(self) { PUNCH } else { libc::FALLOC_FL_ZERO_RANGE };
-            match rio::fallocate(&fd, mode, offset, len).await {
+            let zeroed = rio::fallocate(&fd, mode, offset, len).await;
+            self.changed()?;
+            match zeroed {
                 Err(error) if is_unsupported(&error) => {}
                 result => {
                     result?;
@@ -306,7 +310,7 @@ impl Bytes for FileDisk {
     }
 
     fn flush(&self) -> Local<'_, io::Result<()>> {
-        Box::pin(async move { rio::fdatasync(&self.buffered()?).await })
+        Box::pin(self.sync())
     }
 
     fn size(&self) -> u64 {

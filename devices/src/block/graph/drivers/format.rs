@@ -71,7 +71,7 @@ pub(super) struct Format {
 }
 
 /// Runs a future of this context for a caller whose future is of any.
-pub(super) fn here<T, M, F>(make: M) -> BoxFuture<'static, io::Result<T>>
+pub(in crate::block::graph) fn here<T, M, F>(make: M) -> BoxFuture<'static, io::Result<T>>
 where
     T: Send + 'static,
     M: FnOnce() -> F + Send + 'static,

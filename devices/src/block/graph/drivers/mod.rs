@@ -115,7 +115,7 @@ pub(super) async fn open(
         DriverOptions::Blkdebug { rules, .. } => {
             Ok(blkdebug::open(child(children, "image")?, rules, &graph.clock))
         }
-        DriverOptions::File { filename, locking, device } => {
+        DriverOptions::File { filename, locking, device, .. } => {
             file::open(options, filename, *locking, *device, &graph.fdsets).await
         }
         DriverOptions::Scratch { size } => file::scratch(*size).await,

@@ -57,7 +57,7 @@ pub(in crate::block::graph) async fn implied_backing(
     let header = header(file).await?;
     let Some(name) = header.backing_file else { return Ok(None) };
     let filename = beside(Path::new(&file.filename()), &name)?;
-    let driver = DriverOptions::File { filename, locking: true, device: false };
+    let driver = DriverOptions::file(filename);
     let below = Reference::New(Box::new(Options::new(driver)));
     let driver = match header.backing_format.as_deref() {
         Some("qcow2") => DriverOptions::Qcow2 { file: below, backing: Backing::Implied },

@@ -4,6 +4,7 @@
 //! QEMU, so that a drain does not wait for the budget.
 
 use super::{Driver, at_once};
+use crate::block::file::{User, Users};
 use crate::block::graph::limiter::Limiter;
 use crate::block::graph::node::Node;
 use crate::block::graph::throttle::ThrottleGroup;
@@ -42,10 +43,11 @@ struct Throttle {
     file: Arc<Node>,
     group: Arc<ThrottleGroup>,
     suspension: Arc<Suspension>,
+    users: Arc<Users>,
 }
 
 pub(super) fn open(file: Arc<Node>, group: Arc<ThrottleGroup>) -> Arc<dyn Driver> {
-    Arc::new(Throttle { file, group, suspension: Arc::default() })
+    Arc::new(Throttle { file, group, suspension: Arc::default(), users: Arc::default() })
 }
 
 impl Disk for Throttle {
@@ -74,6 +76,7 @@ impl Disk for Throttle {
             limiter,
             suspension: Arc::clone(&self.suspension),
             given_up: Vec::new(),
+            _user: User::new(&self.users),
         }))
     }
 
@@ -98,6 +101,11 @@ impl Driver for Throttle {
             "throttle-group": self.group.name(), "driver": "throttle", "file": below
         });
         format!("json:{all}")
+    }
+
+    /// Its queues have the group.
+    fn unused(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.users.unused())
     }
 
     fn allocated(&self) -> Option<u64> {
@@ -127,6 +135,7 @@ struct ThrottleQueue {
     suspension: Arc<Suspension>,
     /// Slots of requests that waited, and were given up.
     given_up: Vec<usize>,
+    _user: User,
 }
 
 impl DiskQueue for ThrottleQueue {

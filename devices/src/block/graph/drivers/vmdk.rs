@@ -42,7 +42,7 @@ pub(in crate::block::graph) async fn extents(
     let mut all = Vec::new();
     for name in names {
         let filename = beside(Path::new(&file.filename()), name)?;
-        let driver = DriverOptions::File { filename, locking: true, device: false };
+        let driver = DriverOptions::file(filename);
         all.push(Options { read_only: Some(true), ..Options::new(driver) });
     }
     Ok(all)
@@ -84,7 +84,7 @@ pub(super) async fn open(
         return Err(refused(&file, "vmdk images can only be read; use read-only=on"));
     }
     let storage = NodeStorage::new(&file)?;
-    let extents: Result<_, _> = extents.iter().map(|node| NodeStorage::new(node)).collect();
+    let extents: Result<_, _> = extents.iter().map(NodeStorage::new).collect();
     let extents = Extents(extents?);
     let access = here(move || async move {
         let image = Vmdk::<NodeStorage>::builder(storage).write(false).open(extents).await?;

@@ -6,6 +6,7 @@ mod errors;
 mod qcow2;
 mod reopen;
 mod requests;
+mod snapshot;
 mod stress;
 
 use super::{BlockGraph, ClaimOptions, ErrorPolicy, Options};

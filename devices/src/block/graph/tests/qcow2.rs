@@ -16,14 +16,14 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 const SIZE: usize = 4 << 20;
 const SLOTS: usize = 16;
 
-fn run(arguments: &[&str]) {
+pub(super) fn run(arguments: &[&str]) {
     let output = Command::new("qemu-img").args(arguments).output();
     let output = output.expect("qemu-img of Debian's package qemu-utils; install it");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "qemu-img {arguments:?}: {text}");
 }
 
-fn text(path: &Path) -> &str {
+pub(super) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 

@@ -107,6 +107,59 @@ fn refusals_are_those_of_qemu() {
     });
 }
 
+/// Likewise, though one engine serves all kinds.
+#[test]
+fn the_kind_of_asynchronous_io_cannot_change() {
+    on_reactors(1, |reactors| async move {
+        let graph = BlockGraph::new(&reactors);
+        let image = image(1 << 20);
+        let of_kind = |name: &str, kind: &str| {
+            let mut options = file(name, &image);
+            options["aio"] = kind.into();
+            options
+        };
+        add(&graph, file("f", &image)).await.unwrap();
+        add(&graph, of_kind("g", "io_uring")).await.unwrap();
+        for (options, expected) in [
+            (of_kind("f", "threads"), "Cannot change the option 'aio'"),
+            (of_kind("g", "threads"), "Cannot change the option 'aio'"),
+            (file("g", &image), "Option 'aio' cannot be reset to its default value"),
+            (of_kind("g", "io_uring"), ""),
+        ] {
+            assert_eq!(reopen(&graph, json!([options])).await, expected, "{options}");
+        }
+    });
+}
+
+/// A format, which writes to its file as long as it may write at all.
+#[test]
+fn an_image_becomes_read_only_with_its_file() {
+    on_reactors(1, |reactors| async move {
+        let graph = BlockGraph::new(&reactors);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("image");
+        super::snapshot::make(&graph, &path).await;
+        let want = |read_only: bool| {
+            json!({"driver": "qcow2", "node-name": "q", "read-only": read_only,
+                "file": {"driver": "file", "filename": path.to_str().unwrap()}})
+        };
+        add(&graph, want(false)).await.unwrap();
+        for read_only in [true, false, true] {
+            assert_eq!(reopen(&graph, json!([want(read_only)])).await, "");
+            assert!(graph.contents().nodes.iter().all(|node| node.info().read_only == read_only));
+        }
+        assert_eq!(reopen(&graph, json!([want(false)])).await, "");
+        // What is refused leaves it as it was.
+        let writer = graph.claim("q", &device("d0")).unwrap().unwrap();
+        assert!(reopen(&graph, json!([want(true)])).await.contains("Read-only block node"));
+        assert!(graph.contents().nodes.iter().all(|node| !node.info().read_only));
+        assert!(!is_free(&path));
+        graph.release(&writer).await;
+        graph.close_all().await.unwrap();
+        assert!(is_free(&path));
+    });
+}
+
 #[test]
 fn a_node_becomes_read_only_and_writable_again() {
     on_reactors(1, |reactors| async move {

@@ -2,6 +2,7 @@
 
 use super::super::{Backend, BlockGraph, Options};
 use super::requests::{done, ram, submit};
+use super::snapshot::{make, named};
 use super::{add, device, image, options, raw};
 use crate::block::{Disk, DiskQueue, Request};
 use crate::virtio::testing::on_reactors;
@@ -94,5 +95,63 @@ fn data_and_readers_go_on_while_main_reopens_resizes_and_deletes() {
         graph.release(&backend).await;
         graph.delete("disk").await.unwrap();
         assert_eq!(graph.contents().nodes.iter().count(), 0);
+    });
+}
+
+/// An image gets an overlay again and again, and each of its files is reopened, resized and given up
+/// under the same load.
+#[test]
+fn data_and_readers_go_on_while_main_takes_snapshots() {
+    const OVERLAYS: usize = 12;
+    on_reactors(CORES, |reactors| async move {
+        let graph = BlockGraph::new(&reactors);
+        let directory = tempfile::tempdir().unwrap();
+        let at = |n: usize| directory.path().join(n.to_string());
+        let file = |n: usize, no_flush: bool| {
+            json!({"driver": "file", "node-name": format!("file{n}"),
+                "filename": at(n).to_str().unwrap(), "cache": {"no-flush": no_flush}})
+        };
+        make(&graph, &at(0)).await;
+        add(&graph, file(0, false)).await.unwrap();
+        let first = json!({"driver": "qcow2", "node-name": "disk0", "file": "file0"});
+        add(&graph, first).await.unwrap();
+        let backend = graph.claim("disk0", &device("d0")).unwrap().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut tasks = Vec::new();
+        for (n, core) in reactors.cores().iter().enumerate() {
+            let (storage, end) = (Arc::clone(&backend), Arc::clone(&stop));
+            tasks.push(core.spawn_local_with("work", move || work(storage, n, end)));
+            let reading = read(Arc::clone(&graph), core.clone(), Arc::clone(&stop));
+            tasks.push(core.spawn("reader", reading));
+        }
+        for n in 0..OVERLAYS {
+            graph.reopen(vec![options(file(0, n % 2 == 0))]).await.unwrap();
+            let (below, name) = (format!("disk{n}"), format!("disk{}", n + 1));
+            if n % 2 == 0 {
+                let made = graph.snapshot_to(None, Some(&below), named(&at(n + 1), &name)).await;
+                made.unwrap();
+            } else {
+                make(&graph, &at(n + 1)).await;
+                let file = json!({"driver": "file", "filename": at(n + 1).to_str().unwrap()});
+                let over = json!({"driver": "qcow2", "node-name": name, "file": file,
+                    "backing": null});
+                add(&graph, over).await.unwrap();
+                graph.snapshot(&below, &name).await.unwrap();
+            }
+            assert_eq!(backend.root().unwrap().name(), name);
+            let size = SIZE + (n as i64 & 3) * 65536;
+            graph.resize(None, Some(&name), size).await.unwrap();
+            assert_eq!(backend.size(), size as u64);
+            drop(graph.drain_all().await);
+        }
+        stop.store(true, Ordering::Relaxed);
+        for task in tasks {
+            assert!(task.await.unwrap() > 0);
+        }
+        graph.release(&backend).await;
+        graph.close_all().await.unwrap();
+        for n in 0..=OVERLAYS {
+            super::qcow2::run(&["check", "-f", "qcow2", at(n).to_str().unwrap()]);
+        }
     });
 }
