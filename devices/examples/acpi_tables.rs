@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let cpus: u32 = arguments.next().map_or(Ok(2), |cpus| cpus.parse())?;
     let pci64 = vcpu::memory::layout::pci64_window(1 << 30, 46);
     let tables =
-        acpi::build(&AcpiConfig { apic_ids: (0..cpus).collect(), pci64, native_hotplug: true })?;
+        acpi::build(&AcpiConfig { apic_ids: (0..cpus).collect(), pci64, bridges: 1 << 8 })?;
     for table in &tables.tables {
         let name = table.signature.to_lowercase().replace(' ', "_");
         std::fs::write(directory.join(format!("{name}.dat")), &table.bytes)?;

@@ -140,7 +140,7 @@ impl Board {
         let config = AcpiConfig {
             apic_ids: apic_ids.to_vec(),
             pci64: self.pci64.clone(),
-            native_hotplug: self.pci.has_bridges(),
+            bridges: self.pci.bridges(),
         };
         acpi::install(ram, &config)
     }

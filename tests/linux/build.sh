@@ -16,7 +16,8 @@ readonly source_package=linux-source-6.1
 readonly source_tarball=/usr/src/$source_package.tar.xz
 # What decides the bytes of each result: its packages' versions are hashed.
 readonly kernel_inputs=("$source_package" gcc binutils)
-readonly initramfs_inputs=(busybox-static sg3-utils libsgutils2-1.46-2 libc6)
+readonly initramfs_inputs=(busybox-static sg3-utils libsgutils2-1.46-2 libc6
+	e2fsprogs libext2fs2 libcom-err2 libblkid1 libuuid1)
 # What else the two builds run.
 readonly tools=(make flex bison bc patch xz-utils cpio libelf-dev libc6-dev)
 

@@ -14,11 +14,11 @@ init=$1 out=$2
 mkdir -p root/{bin,dev,etc/acpi/PWRF,proc,root,run,sys,tmp}
 cp /bin/busybox root/bin
 ln -s busybox root/bin/sh
-# SCSI's own tools, with the libraries that they load.
-for tool in sg_inq sg_luns sg_vpd sg_readcap sg_unmap sg_write_same sg_sync sg_reset sg_turs \
-	sg_verify sg_modes sg_requests; do
-	cp "/usr/bin/$tool" root/bin
-	ldd "/usr/bin/$tool" | sed -n 's/.*[[:space:]]\(\/[^ ]*\) (.*/\1/p'
+# SCSI's own tools and those of ext4, with the libraries that they load.
+for tool in /usr/bin/sg_{inq,luns,vpd,readcap,unmap,write_same,sync,reset,turs,verify,modes,requests} \
+	/usr/sbin/{mkfs.ext4,e2fsck}; do
+	cp -L "$tool" root/bin
+	ldd "$tool" | sed -n 's/.*[[:space:]]\(\/[^ ]*\) (.*/\1/p'
 done | sort -u | while read -r library; do
 	mkdir -p "root${library%/*}"
 	cp -L "$library" "root$library"

@@ -1,9 +1,11 @@
 //! What Linux finds. Run by `tests/linux/run.sh`, which builds the guest first.
 //!
 //! On hosts without VMX or SVM, processes of the guest that take turns lose the base of FS now and then,
-//! and end by a segmentation fault: no line that the guest runs has two of them at work, as a pipe would.
+//! and end by a segmentation fault, under QEMU as well: no line that the guest runs has two of them at work, as
+//! a pipe would.
 
 mod boot;
+mod daily;
 mod hotplug;
 mod net;
 mod scsi;

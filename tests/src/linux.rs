@@ -9,6 +9,9 @@ use std::time::Duration;
 const ARGUMENTS: &str = "console=ttyS0 quiet no_timer_check noxsave tsc=reliable clearcpuid=smap,smep,popcnt,fsgsbase,\
     rdrand,rdseed,rdpid,rdtscp,umip,clwb,clflushopt,fsrm,erms";
 
+/// What the guest's init prints ahead of the first command.
+const READY: &str = "ringvisor-linux: commands\r\n";
+
 /// What the guest's init puts behind each command.
 const STATUS: &str = "ringvisor-linux: status ";
 const END: &str = "ringvisor-linux: end\r\n";
@@ -52,6 +55,7 @@ pub struct LinuxGuest {
     vmm: Vmm,
     qmp: Qmp,
     commands: usize,
+    boots: usize,
 }
 
 impl LinuxGuest {
@@ -75,8 +79,8 @@ impl LinuxGuest {
         vmm.set_patience(Self::PATIENCE);
         let mut qmp = vmm.qmp();
         qmp.set_patience(Self::PATIENCE);
-        vmm.wait_for("ringvisor-linux: commands");
-        Self { vmm, qmp, commands: 0 }
+        vmm.wait_for(READY);
+        Self { vmm, qmp, commands: 0, boots: 1 }
     }
 
     /// The monitor.
@@ -104,7 +108,7 @@ impl LinuxGuest {
         let console = self.vmm.console();
         let text = console.split(END).nth(self.commands - 1).unwrap_or_default();
         // What the guest has printed ahead of the first command is not its output.
-        let text = text.rsplit("ringvisor-linux: commands\r\n").next().unwrap_or_default();
+        let text = text.rsplit(READY).next().unwrap_or_default();
         let (output, status) = text.rsplit_once(STATUS).unwrap_or((text, ""));
         (status.trim().parse().unwrap_or(-1), output.replace('\r', ""))
     }
@@ -145,6 +149,26 @@ impl LinuxGuest {
     /// When the guest does not answer.
     pub fn kernel_log(&mut self) -> String {
         self.run("dmesg -c")
+    }
+
+    /// Has the guest reboot, and waits until it takes commands again.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn reboot(&mut self) {
+        self.vmm.type_in("finish reboot\n");
+        let reset = self.qmp.wait_event("RESET");
+        assert_eq!(reset["data"]["reason"], "guest-reset", "{reset}");
+        self.boots += 1;
+        self.vmm.wait_for_count(READY, self.boots);
+    }
+
+    /// Waits for the end of the process.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn finish(self) -> Finished {
+        self.vmm.finish()
     }
 
     /// Ends the guest by its own power-off.

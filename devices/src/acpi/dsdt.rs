@@ -100,8 +100,9 @@ fn pci_root(config: &AcpiConfig) -> Encoded {
         resources(&pci_windows(config)),
         interrupt_routing(),
     ];
-    children.extend(hotplug_aml::in_root_bridge());
-    if config.native_hotplug {
+    children.extend(hotplug_aml::in_root_bridge(config.bridges));
+    // The guest may handle the hot-plug of ports itself.
+    if config.bridges != 0 {
         children.push(osc::method());
     }
     device("PCI0", &children)

@@ -21,15 +21,15 @@ const NOTIFY_EJECT_REQUEST: u8 = 3;
 const FOREVER: u16 = 0xffff;
 const REGISTER_BITS: usize = 32;
 
-/// What the root bridge has inside: registers, slots, and methods about them.
-pub(super) fn in_root_bridge() -> Vec<Encoded> {
+/// What the root bridge has inside: registers, slots but for those of `bridges`, and methods about them.
+pub(super) fn in_root_bridge(bridges: u32) -> Vec<Encoded> {
     let mut children = registers("PCST", HOTPLUG_PORT, &["PCIU", "PCID"]);
     children.extend(registers("SEJ_", HOTPLUG_PORT + 0x08, &["B0EJ"]));
     children.extend(registers("BNMR", HOTPLUG_PORT + 0x10, &["BNUM"]));
     children.push(Encoded::new(&Mutex::new("BLCK".into(), 0)));
     children.push(eject());
-    children.extend(slots().map(slot));
-    children.push(notify_slots());
+    children.extend(slots(bridges).map(slot));
+    children.push(notify_slots(bridges));
     children.push(notify_bus());
     children
 }
@@ -44,9 +44,9 @@ pub(super) fn event() -> Encoded {
     Encoded::new(&Scope::new("\\_GPE".into(), vec![&name("_HID", &"ACPI0006"), &method]))
 }
 
-/// The slots that devices can come to: all but that of the host bridge.
-fn slots() -> impl Iterator<Item = u8> {
-    1..DEVICES_PER_BUS
+/// The slots that devices can come to: all but that of the host bridge and those of other bridges.
+fn slots(bridges: u32) -> impl Iterator<Item = u8> {
+    (1..DEVICES_PER_BUS).filter(move |slot| bridges & 1 << slot == 0)
 }
 
 fn slot_name(slot: u8) -> String {
@@ -100,7 +100,7 @@ fn slot(slot: u8) -> Encoded {
 }
 
 /// `DVNT(slots, what)`: notifies each of the slots, a bit each.
-fn notify_slots() -> Encoded {
+fn notify_slots(bridges: u32) -> Encoded {
     let notify = |slot: u8| {
         let bit = 1u32 << slot;
         let path = slot_name(slot);
@@ -110,7 +110,7 @@ fn notify_slots() -> Encoded {
         let wanted = If::new(&masked, vec![&notify]);
         Encoded::new(&wanted)
     };
-    let notifies: Vec<_> = slots().map(notify).collect();
+    let notifies: Vec<_> = slots(bridges).map(notify).collect();
     let children = notifies.iter().map(|notify| notify as &dyn Aml).collect();
     Encoded::new(&Method::new("DVNT".into(), 2, false, children))
 }

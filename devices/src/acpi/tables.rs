@@ -54,8 +54,10 @@ pub struct AcpiConfig {
     pub apic_ids: Vec<u32>,
     /// The 64-bit PCI window; may be empty.
     pub pci64: Range<u64>,
-    /// Whether there are ports, whose hot-plug the guest may handle itself.
-    pub native_hotplug: bool,
+    /// Slots of the root bus that have bridges, a bit each. They are no slots of ACPI hot-plug: a guest
+    /// that looks through all of these, because a device has come to one, would go on to the buses below,
+    /// and find what native hot-plug is about to switch off.
+    pub bridges: u32,
 }
 
 /// One table as it lies in guest memory.

@@ -240,9 +240,11 @@ impl PciRoot {
         self.segment().functions()
     }
 
-    /// Whether there is a bridge on the root bus.
-    pub fn has_bridges(&self) -> bool {
-        self.functions().iter().any(|(_, function)| function.bridge().is_some())
+    /// The slots of the root bus that have bridges, a bit each.
+    pub fn bridges(&self) -> u32 {
+        let bridges =
+            self.functions().into_iter().filter(|(_, function)| function.bridge().is_some());
+        bridges.fold(0, |slots, (slot, _)| slots | 1 << (slot.devfn() >> 3))
     }
 
     /// The function at `slot` of the root bus.
