@@ -6,7 +6,7 @@ use super::snapshot::{make, named};
 use super::{add, device, image, options, raw};
 use crate::block::{Disk, DiskQueue, Request};
 use crate::virtio::testing::on_reactors;
-use reactor::{hop, yield_now};
+use reactor::{JoinHandle, Reactors, hop, yield_now};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,6 +59,34 @@ async fn read(graph: Arc<BlockGraph>, home: reactor::Context, stop: Arc<AtomicBo
     seen
 }
 
+/// On each core data goes to a disk and back, and somebody reads the graph.
+struct Load {
+    stop: Arc<AtomicBool>,
+    tasks: Vec<JoinHandle<u64>>,
+}
+
+impl Load {
+    fn start(reactors: &Reactors, graph: &Arc<BlockGraph>, backend: &Arc<Backend>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut tasks = Vec::new();
+        for (n, core) in reactors.cores().iter().enumerate() {
+            let (storage, end) = (Arc::clone(backend), Arc::clone(&stop));
+            tasks.push(core.spawn_local_with("work", move || work(storage, n, end)));
+            let reading = read(Arc::clone(graph), core.clone(), Arc::clone(&stop));
+            tasks.push(core.spawn("reader", reading));
+        }
+        Self { stop, tasks }
+    }
+
+    /// All of them have come round.
+    async fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            assert!(task.await.unwrap() > 0);
+        }
+    }
+}
+
 #[test]
 fn data_and_readers_go_on_while_main_reopens_resizes_and_deletes() {
     on_reactors(CORES, |reactors| async move {
@@ -66,14 +94,7 @@ fn data_and_readers_go_on_while_main_reopens_resizes_and_deletes() {
         let (image, other) = (image(SIZE as u64), image(SIZE as u64));
         add(&graph, raw("disk", &image)).await.unwrap();
         let backend = graph.claim("disk", &device("d0")).unwrap().unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut tasks = Vec::new();
-        for (n, core) in reactors.cores().iter().enumerate() {
-            let (storage, end) = (Arc::clone(&backend), Arc::clone(&stop));
-            tasks.push(core.spawn_local_with("work", move || work(storage, n, end)));
-            let reading = read(Arc::clone(&graph), core.clone(), Arc::clone(&stop));
-            tasks.push(core.spawn("reader", reading));
-        }
+        let load = Load::start(&reactors, &graph, &backend);
         for round in 0..ROUNDS {
             let discard = if round & 1 == 0 { "ignore" } else { "unmap" };
             let below = json!({"driver": "file", "filename": image.to_str().unwrap(),
@@ -88,10 +109,7 @@ fn data_and_readers_go_on_while_main_reopens_resizes_and_deletes() {
             graph.delete("other").await.unwrap();
             drop(graph.drain_all().await);
         }
-        stop.store(true, Ordering::Relaxed);
-        for task in tasks {
-            assert!(task.await.unwrap() > 0);
-        }
+        load.stop().await;
         graph.release(&backend).await;
         graph.delete("disk").await.unwrap();
         assert_eq!(graph.contents().nodes.iter().count(), 0);
@@ -116,14 +134,7 @@ fn data_and_readers_go_on_while_main_takes_snapshots() {
         let first = json!({"driver": "qcow2", "node-name": "disk0", "file": "file0"});
         add(&graph, first).await.unwrap();
         let backend = graph.claim("disk0", &device("d0")).unwrap().unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut tasks = Vec::new();
-        for (n, core) in reactors.cores().iter().enumerate() {
-            let (storage, end) = (Arc::clone(&backend), Arc::clone(&stop));
-            tasks.push(core.spawn_local_with("work", move || work(storage, n, end)));
-            let reading = read(Arc::clone(&graph), core.clone(), Arc::clone(&stop));
-            tasks.push(core.spawn("reader", reading));
-        }
+        let load = Load::start(&reactors, &graph, &backend);
         for n in 0..OVERLAYS {
             graph.reopen(vec![options(file(0, n % 2 == 0))]).await.unwrap();
             let (below, name) = (format!("disk{n}"), format!("disk{}", n + 1));
@@ -144,10 +155,7 @@ fn data_and_readers_go_on_while_main_takes_snapshots() {
             assert_eq!(backend.size(), size as u64);
             drop(graph.drain_all().await);
         }
-        stop.store(true, Ordering::Relaxed);
-        for task in tasks {
-            assert!(task.await.unwrap() > 0);
-        }
+        load.stop().await;
         graph.release(&backend).await;
         graph.close_all().await.unwrap();
         for n in 0..=OVERLAYS {
