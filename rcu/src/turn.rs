@@ -20,6 +20,11 @@ impl reactor::TurnHook for TurnPin {
 /// on reactors then cost what they cost elsewhere.
 ///
 /// A turn that lasts long holds up grace periods, which the stall report tells.
+///
+/// Registers the process for `membarrier(2)`: at no cost while it has one thread, so that it is best called
+/// before any is started; later the kernel waits for a grace period of its own, 10 ms and more.
 pub fn turn_hook() -> Arc<dyn reactor::TurnHook> {
+    // Readers do without where it is not to be had.
+    let _registered = crate::membarrier::is_available();
     Arc::new(TurnPin)
 }

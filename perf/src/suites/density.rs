@@ -99,7 +99,7 @@ fn given_back() -> Bench {
             return Ok(Vec::new());
         }
         let setup = Setup::new(lab.cpus())
-            .args(["-device", "virtio-balloon-pci,free-page-reporting=on"])
+            .args(["-device", "virtio-balloon-pci,free-page-reporting=on,disable-legacy=on"])
             .kernel(lab.guest(), "");
         let mut vmm = setup.start(lab, side)?;
         vmm.wait_console("guest> ")?;
@@ -138,7 +138,7 @@ fn merged() -> Bench {
         let setup = Setup::new(lab.cpus())
             .args(["-object", "memory-backend-ram,id=ram,size=256M,merge=on"])
             .args(["-machine", "memory-backend=ram", "-device"])
-            .args(["virtio-balloon-pci,free-page-reporting=on"])
+            .args(["virtio-balloon-pci,free-page-reporting=on,disable-legacy=on"])
             .kernel(lab.guest(), "");
         let mut vmms = Vec::new();
         for _ in 0..ALIKE {
