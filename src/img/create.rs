@@ -151,11 +151,13 @@ fn qcow2(
     preallocation: Preallocation,
 ) -> Result<NewQcow2, String> {
     let number = |text: Option<String>| text.map(|text| self::size(&text)).transpose();
-    let cluster_size = number(options.take("cluster_size"))?.unwrap_or(65536);
+    let cluster_size =
+        number(options.take("cluster_size"))?.unwrap_or(NewQcow2::CLUSTER_SIZE.into());
     if !cluster_size.is_power_of_two() || !(512..=2 << 20).contains(&cluster_size) {
         return Err("Cluster size must be a power of two between 512 and 2048k".to_owned());
     }
-    let refcount_bits = number(options.take("refcount_bits"))?.unwrap_or(16);
+    let refcount_bits =
+        number(options.take("refcount_bits"))?.unwrap_or(NewQcow2::REFCOUNT_BITS.into());
     if !refcount_bits.is_power_of_two() || refcount_bits > 64 {
         let text = "Refcount width must be a power of two and may not exceed 64 bits";
         return Err(text.to_owned());

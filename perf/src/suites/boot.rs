@@ -3,7 +3,7 @@
 use crate::case::{Bench, Case, Side};
 use crate::lab::Lab;
 use crate::samples::{Measured, Samples};
-use crate::vmm::Setup;
+use crate::vmm::{Setup, Vmm};
 use crate::{Error, host};
 use std::path::Path;
 use std::process::Command;
@@ -30,16 +30,27 @@ fn greeting() -> Bench {
                 greetings.add(smallest_process()?);
                 continue;
             }
-            let mut vmm = Setup::new(lab.cpus()).start(lab, side)?;
-            vmm.qmp().exchange(b"{\"execute\":\"query-status\"}\n")?;
-            replies.add(vmm.begun.elapsed());
-            greetings.add(vmm.greeted);
+            let vmm = ask(lab, side, &mut greetings, &mut replies)?;
             let begun = Instant::now();
             vmm.quit()?;
             ends.add(begun.elapsed());
         }
         Ok([greetings, replies, ends].map(Measured::Times).into())
     })
+}
+
+/// Starts a VMM and has it answer a question; adds the times until it has greeted and has answered.
+fn ask(
+    lab: &Lab,
+    side: Side,
+    greetings: &mut Samples,
+    replies: &mut Samples,
+) -> Result<Vmm, Error> {
+    let mut vmm = Setup::new(lab.cpus()).start(lab, side)?;
+    vmm.qmp().exchange(b"{\"execute\":\"query-status\"}\n")?;
+    replies.add(vmm.begun.elapsed());
+    greetings.add(vmm.greeted);
+    Ok(vmm)
 }
 
 /// With nothing of the programs in the page cache.
@@ -58,10 +69,7 @@ fn cold_greeting() -> Bench {
                 let reason = format!("the page cache cannot be emptied: {error}");
                 return Ok(vec![Measured::cannot(&reason); 2]);
             }
-            let mut vmm = Setup::new(lab.cpus()).start(lab, side)?;
-            vmm.qmp().exchange(b"{\"execute\":\"query-status\"}\n")?;
-            replies.add(vmm.begun.elapsed());
-            greetings.add(vmm.greeted);
+            let vmm = ask(lab, side, &mut greetings, &mut replies)?;
             vmm.quit()?;
         }
         Ok([greetings, replies].map(Measured::Times).into())

@@ -12,6 +12,8 @@ const SUITE: &str = "density";
 const IDLE: Duration = Duration::from_secs(2);
 /// What guests use and give back.
 const USED_MIB: u32 = 16;
+/// As the embedded guest can drive it.
+const BALLOON: &str = "virtio-balloon-pci,free-page-reporting=on,disable-legacy=on";
 /// Guests with the same in their memory.
 const ALIKE: u32 = 4;
 
@@ -98,9 +100,7 @@ fn given_back() -> Bench {
         if side == Side::Limit {
             return Ok(Vec::new());
         }
-        let setup = Setup::new(lab.cpus())
-            .args(["-device", "virtio-balloon-pci,free-page-reporting=on,disable-legacy=on"])
-            .kernel(lab.guest(), "");
+        let setup = Setup::new(lab.cpus()).args(["-device", BALLOON]).kernel(lab.guest(), "");
         let mut vmm = setup.start(lab, side)?;
         vmm.wait_console("guest> ")?;
         let mut measured = Vec::new();
@@ -137,8 +137,7 @@ fn merged() -> Bench {
         };
         let setup = Setup::new(lab.cpus())
             .args(["-object", "memory-backend-ram,id=ram,size=256M,merge=on"])
-            .args(["-machine", "memory-backend=ram", "-device"])
-            .args(["virtio-balloon-pci,free-page-reporting=on,disable-legacy=on"])
+            .args(["-machine", "memory-backend=ram", "-device", BALLOON])
             .kernel(lab.guest(), "");
         let mut vmms = Vec::new();
         for _ in 0..ALIKE {
